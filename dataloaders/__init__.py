@@ -1,0 +1,1 @@
+"""Bytes on disk to Batch; knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Pure modules: no file access, no torch.distributed."""
