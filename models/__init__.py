@@ -1,1 +1,77 @@
-"""Pure modules: no file access, no torch.distributed."""
+"""The registry: every model by name, and the task that trains it. Pure modules: no file access, no torch.distributed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dataloaders.schema import Schema
+from models.embeddings import EmbeddingConfig, FeatureEmbeddings
+from models.fit import FIT, FITConfig
+from models.tasks import PreRankingTask
+from models.two_tower import TwoTower, TwoTowerConfig
+
+__all__ = ["MODELS", "ModelConfig", "ModelSpec", "build_task", "spec_of"]
+
+ModelConfig = FITConfig | TwoTowerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What belongs to a model's name."""
+
+    config_class: type
+    """Frozen dataclass of hyper-parameters, all with defaults."""
+    model_class: type[nn.Module]
+    """`model_class(config, dims=InputDims(...), device=...)`."""
+    task_class: type[PreRankingTask]
+    """`task_class(embeddings, model=model, world_size=...)`."""
+
+
+MODELS: dict[str, ModelSpec] = {
+    "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
+    "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
+}
+
+
+def spec_of(config: ModelConfig) -> ModelSpec:
+    """The entry of MODELS whose config class this is; ValueError lists the known ones."""
+    for spec in MODELS.values():
+        if type(config) is spec.config_class:
+            return spec
+    raise ValueError(
+        f"{type(config).__name__} is no model's config, expected one of {[s.config_class.__name__ for s in MODELS.values()]}"
+    )
+
+
+def build_task(
+    config: ModelConfig,
+    *,
+    schema: Schema,
+    embeddings: EmbeddingConfig | None = None,
+    features: tuple[str, ...] | None = None,
+    world_size: int = 1,
+    device: torch.device | None = None,
+) -> PreRankingTask:
+    """Embeddings, model and loss for a schema.
+
+    Args:
+        config: the model's hyper-parameters; its type names the model.
+        schema: the data's columns.
+        embeddings: width and start of the tables; None is EmbeddingConfig().
+        features: names of the features to use; see FeatureEmbeddings.
+        world_size: ranks whose gradients are averaged.
+        device: where all parameters live; meta is allowed.
+
+    Raises:
+        ValueError: the config is no model's, or the schema does not fit; see FeatureEmbeddings.
+
+    Example::
+
+        task = build_task(FITConfig(), schema=Schema.load(Path("data/ml1m")))
+        loss, out = task(batch)
+    """
+    spec = spec_of(config)
+    lookups = FeatureEmbeddings(schema, config=embeddings or EmbeddingConfig(), features=features, device=device)
+    model = spec.model_class(config, dims=lookups.dims, device=device)
+    return spec.task_class(lookups, model=model, world_size=world_size)

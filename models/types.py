@@ -1,8 +1,9 @@
 """The NamedTuples of plain tensors that cross the model boundary; they script, and export and C++ see the same shapes."""
 
 # B rows, J all history positions of the batch (jagged), D embedding width of one position (all its attributes),
-# U width of the pooled user features, A width of the pooled item features
+# U width of the pooled user features, A width of the pooled item features, N meta queries (1 without them), H heads, P head width
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,12 +29,44 @@ class ItemInputs(NamedTuple):
     """float [B, D]: e_c of FIT eq. 4, the item's attributes that behaviours have too, in the history's order."""
 
 
+class ItemVectors(NamedTuple):
+    """What the item store keeps of B items (FIT section 4.3.2)."""
+
+    index_B: torch.Tensor
+    """int64 [B]: eq. 8, the item's row among a user's N vectors; 0 for models without meta queries."""
+    item_BHP: torch.Tensor
+    """float [B, H, P]: the item's vector for the scorer."""
+
+
 class TrainOut(NamedTuple):
     """What a task returns beside the loss; detached."""
 
+    loss: torch.Tensor
+    """float32 scalar: this rank's part of the global batch's mean loss, times the world size (what is backpropagated)."""
     logit_B: torch.Tensor
     """float32 [B]."""
     label_B: torch.Tensor
     """float32 [B]."""
     row_id_B: torch.Tensor
     """int64 [B]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDims:
+    """Widths of the tensors in UserInputs and ItemInputs; they follow from the schema and the embedding dimension.
+
+    Raises:
+        ValueError: a width is negative.
+    """
+
+    profile: int
+    """U of profile_BU."""
+    attributes: int
+    """A of attributes_BA; 0 when every item feature is shared with the history."""
+    position: int
+    """D of history_JD and item_BD; 0 without a history."""
+
+    def __post_init__(self) -> None:
+        for name in ("profile", "attributes", "position"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"InputDims.{name}={getattr(self, name)}, expected at least 0")

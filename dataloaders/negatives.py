@@ -1,0 +1,222 @@
+"""Sampled negatives: items that the user never touched, as a function of (seed, epoch, row_id) alone.
+
+A row's negatives do not depend on the batch, the rank or the world size that it is read with. `uniform` is exact and needs no
+rejection: with the user's touched items t_0 < t_1 < ..., the r-th untouched item is r + #{j: t_j - j <= r}, one binary search.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from dataloaders.counter_random import below, fold_key, random_pairs
+from dataloaders.errors import DataError
+from dataloaders.parquet_reader import ParquetReader
+from dataloaders.parquet_writer import split_types
+from dataloaders.schema import Schema
+from dataloaders.validation import BadRowPolicy, check_row_group
+
+_UNIFORM, _POPULARITY = 101, 102
+_MAX_REDRAWS = 8
+# counters of one row: draw d, round q -> d * stride + q; the stride leaves room for the exact draw that ends the rounds
+_ROUND_STRIDE = _MAX_REDRAWS + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativeConfig:
+    """How a training row gets its negatives.
+
+    Raises:
+        ValueError: a field is outside its allowed range.
+    """
+
+    kind: Literal["none", "uniform", "popularity"] = "none"
+    """`uniform` over the items that the user never touched; `popularity` among them in proportion to their training positives;
+    `none`: rows keep their own labels only."""
+    num: int = 1
+    """Negatives of each row; not used by `none`."""
+    resample: bool = True
+    """True draws anew in every epoch; False keeps each row's negatives (those of epoch 0)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "uniform", "popularity"):
+            raise ValueError(f"negatives: kind={self.kind!r}, expected none, uniform or popularity")
+        if self.num < 1:
+            raise ValueError(f"negatives: num={self.num}, expected at least 1; kind='none' turns negatives off")
+
+    @property
+    def per_row(self) -> int:
+        """Negatives of each row, 0 for `none`."""
+        return 0 if self.kind == "none" else self.num
+
+
+class TouchedItems:
+    """Which items each user ever touched.
+
+    Args:
+        user_T: user ids, ascending.
+        item_T: item ids, ascending within a user, distinct.
+        num_users: user ids are in [0, num_users).
+        num_items: item ids are in [0, num_items).
+        where: what messages call the source.
+
+    Raises:
+        DataError: an id is out of range, or the pairs are not sorted and distinct.
+    """
+
+    def __init__(
+        self, user_T: np.ndarray, item_T: np.ndarray, *, num_users: int, num_items: int, where: str = "user_items"
+    ) -> None:
+        user_T, item_T = user_T.astype(np.int64), item_T.astype(np.int64)
+        for name, ids, size in (("user", user_T, num_users), ("item", item_T, num_items)):
+            if len(ids) and not 0 <= ids.min() <= ids.max() < size:
+                row = int(np.flatnonzero((ids < 0) | (ids >= size))[0])
+                raise DataError(f"{where}, row {row}, column {name!r}: id {ids[row]}, expected 0 <= id < {size}")
+        pairs = user_T * num_items + item_T
+        if len(pairs) and (steps := np.diff(pairs)).size and steps.min() <= 0:
+            row = int(np.flatnonzero(steps <= 0)[0]) + 1
+            raise DataError(f"{where}, row {row}: pairs must be distinct and sorted by user, then item; prepare the data set again")
+        self.where, self.num_items = where, num_items
+        self.counts_U = np.bincount(user_T, minlength=num_users)
+        """Items that each user touched."""
+        self._starts_U = np.cumsum(self.counts_U) - self.counts_U
+        place_T = np.arange(len(item_T)) - self._starts_U[user_T]
+        self._gap_keys = user_T * (num_items + 1) + item_T - place_T
+
+    @classmethod
+    def load(cls, folder: Path, schema: Schema) -> "TouchedItems":
+        """Read `folder`/user_items.parquet."""
+        path = folder / "user_items.parquet"
+        table = ParquetReader([path], types={"user": pa.int32(), "item": pa.int32()}).read_all()
+        if table.nulls:
+            raise DataError(f"{path}: columns {sorted({column for column, _ in table.nulls})} hold nulls, expected ids")
+        num_users, num_items = (schema.feature(key).vocab_size for key in (schema.user_key, schema.item_key))
+        users, items = table.scalars["user"], table.scalars["item"]
+        return cls(users, items, num_users=num_users, num_items=num_items, where=str(path))
+
+    @cached_property
+    def _pair_keys(self) -> np.ndarray:
+        user_T = np.repeat(np.arange(len(self.counts_U)), self.counts_U)
+        item_T = self._gap_keys - user_T * (self.num_items + 1) + np.arange(len(user_T)) - self._starts_U[user_T]
+        return user_T * self.num_items + item_T
+
+    def contains(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Whether each user touched each item; the two broadcast against each other."""
+        key = np.asarray(user, dtype=np.int64) * self.num_items + item
+        place = np.searchsorted(self._pair_keys, key)
+        return self._pair_keys[np.minimum(place, len(self._pair_keys) - 1)] == key if len(self._pair_keys) else key < 0
+
+    def items_of(self, user: int) -> np.ndarray:
+        """The user's touched items, ascending."""
+        start = int(self._starts_U[user])
+        return self._pair_keys[start : start + int(self.counts_U[user])] - user * self.num_items
+
+    def untouched(self, user_B: np.ndarray, rank_DB: np.ndarray) -> np.ndarray:
+        """The rank-th item (from 0, ascending) that each user never touched."""
+        keys = user_B.astype(np.int64) * (self.num_items + 1) + rank_DB
+        return rank_DB + np.searchsorted(self._gap_keys, keys, side="right") - self._starts_U[user_B]
+
+
+class NegativeSampler:
+    """Draws negatives for rows.
+
+    Args:
+        touched: items that are never drawn, per user.
+        frequency_I: int64 [num_items], training positives of each item; None draws uniformly.
+        num: negatives of each row.
+        seed: with the epoch and the row_id, the key of every draw.
+
+    Example::
+
+        sampler = NegativeSampler(TouchedItems.load(folder, schema), num=4, seed=0)
+        item_DB = sampler.draw(epoch=0, row_id_B=row_id_B, user_B=user_B)  # [4, B]
+    """
+
+    def __init__(self, touched: TouchedItems, *, num: int, seed: int, frequency_I: np.ndarray | None = None) -> None:
+        self._touched, self._num, self._seed, self._frequency_I = touched, num, seed, frequency_I
+        self._cumulative_I = None if frequency_I is None else np.cumsum(frequency_I)
+
+    def draw(self, *, epoch: int, row_id_B: np.ndarray, user_B: np.ndarray) -> np.ndarray:
+        """Items that the user of each row never touched, int64 [num, B]; [d, b] depends on (seed, epoch, row_id_B[b], d) only.
+
+        Raises:
+            DataError: there is no such item for a user; names the row_id and the user.
+        """
+        full = self._touched.counts_U[user_B] >= self._touched.num_items
+        if full.any():
+            self._raise_exhausted(row_id_B, user_B, np.flatnonzero(full)[0], "every item")
+        if self._cumulative_I is None:
+            key = fold_key(self._seed, epoch, _UNIFORM)
+            random_DB = random_pairs(key, row_id_B, np.arange(self._num)[:, None])
+            left_B = self._touched.num_items - self._touched.counts_U[user_B]
+            return self._touched.untouched(user_B, below(random_DB, left_B))
+        return self._draw_popular(fold_key(self._seed, epoch, _POPULARITY), row_id_B, user_B)
+
+    def _draw_popular(self, key: int, row_id_B: np.ndarray, user_B: np.ndarray) -> np.ndarray:
+        """Redraw what is touched a bounded number of times, then draw the few left exactly: the distribution is the exact one."""
+        item_DB = np.empty((self._num, len(row_id_B)), dtype=np.int64)
+        draw, row = (axis.ravel() for axis in np.indices(item_DB.shape))
+        for attempt in range(_MAX_REDRAWS):
+            random = random_pairs(key, row_id_B[row], draw * _ROUND_STRIDE + attempt)
+            item = np.searchsorted(self._cumulative_I, below(random, self._cumulative_I[-1]), side="right")
+            item_DB[draw, row] = item
+            again = self._touched.contains(user_B[row], item)
+            draw, row = draw[again], row[again]
+            if not len(row):
+                return item_DB
+        random = random_pairs(key, row_id_B[row], draw * _ROUND_STRIDE + _MAX_REDRAWS)
+        for d, b, number in zip(draw, row, random, strict=True):
+            weight_I = self._frequency_I.copy()
+            weight_I[self._touched.items_of(int(user_B[b]))] = 0
+            cumulative_I = np.cumsum(weight_I)
+            if cumulative_I[-1] == 0:
+                self._raise_exhausted(row_id_B, user_B, b, "every item with a training positive")
+            item_DB[d, b] = np.searchsorted(cumulative_I, below(number, cumulative_I[-1]), side="right")
+        return item_DB
+
+    def _raise_exhausted(self, row_id_B: np.ndarray, user_B: np.ndarray, place: int, what: str) -> None:
+        raise DataError(
+            f"row_id={row_id_B[place]}: user {user_B[place]} touched {what} (of {self._touched.num_items}; {self._touched.where}): "
+            "no negative is left; remove such users when preparing the data, or use negatives kind='none'"
+        )
+
+
+def negative_sampler(
+    config: NegativeConfig, schema: Schema, folder: Path, *, seed: int, bad_rows: BadRowPolicy = "raise"
+) -> NegativeSampler | None:
+    """The sampler that `config` asks for, from the data set in `folder` (popularity counts its train split); None for `none`."""
+    if config.kind == "none":
+        return None
+    frequency_I = item_frequencies(folder / "train", schema, bad_rows=bad_rows) if config.kind == "popularity" else None
+    return NegativeSampler(TouchedItems.load(folder, schema), num=config.num, seed=seed, frequency_I=frequency_I)
+
+
+def item_frequencies(folder: Path, schema: Schema, *, bad_rows: BadRowPolicy = "raise") -> np.ndarray:
+    """int64 [num_items]: rows with label above 0.5 of each item in a split's folder; with `skip`, bad rows count for nothing."""
+    feature = schema.feature(schema.item_key)
+    names = (schema.row_id, schema.label, schema.item_key)
+    reader = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in names})
+    frequency_I = np.zeros(feature.vocab_size, dtype=np.int64)
+    for position in range(len(reader.groups)):
+        group = reader.read(position)
+        bad = check_row_group(group, features=(feature,), label=schema.label, row_id=schema.row_id, policy=bad_rows)
+        positive = np.flatnonzero(group.scalars[schema.label] > 0.5)
+        rows = positive if bad is None else positive[bad.good(positive)]
+        frequency_I += np.bincount(group.scalars[schema.item_key][rows], minlength=feature.vocab_size)
+    return frequency_I
+
+
+def log_q(frequency_I: np.ndarray, *, smoothing: float = 1.0) -> torch.Tensor:
+    """Log-probability of each item, float32 [num_items], for the logQ correction of in-batch and sampled softmax.
+
+    Q is proportional to frequency + smoothing: with 0 it is exactly the chance of meeting an item among in-batch positives, and
+    -inf for items without a positive.
+    """
+    if smoothing < 0:
+        raise ValueError(f"smoothing={smoothing}, expected at least 0")
+    weight_I = torch.from_numpy(frequency_I).double() + smoothing
+    return torch.log(weight_I / weight_I.sum()).float()

@@ -1,0 +1,155 @@
+"""DIN's activation unit on jagged histories (FIT eq. 19): public functions, which check shapes and call a backend.
+
+Training composes `first_layer` and `weighted_sum` around batch statistics that may be shared over ranks; evaluation and serving
+call `target_attention` and `target_attention_all`, whose statistics are fixed.
+"""
+
+# B rows, J history positions of the batch, D width of a position, C and E hidden widths, N queries
+
+import torch
+
+from kernels.target_attention import reference
+from kernels.target_attention.dice_gate import DiceGate
+from kernels.target_attention.reference import row_index
+from kernels.target_attention.types import AttentionWeights, DiceWeights
+
+__all__ = [
+    "AttentionWeights",
+    "DiceWeights",
+    "first_layer",
+    "row_index",
+    "target_attention",
+    "target_attention_all",
+    "weighted_sum",
+]
+
+
+def first_layer(
+    history_JD: torch.Tensor, query_BD: torch.Tensor, row_J: torch.Tensor, weight_C4D: torch.Tensor, bias_C: torch.Tensor
+) -> torch.Tensor:
+    """The first layer of a(·) on [e, q, e − q, e∘q], for every history position.
+
+    Args:
+        history_JD: [J, D], rows one after another.
+        query_BD: [B, D], one query per row.
+        row_J: int64 [J] in [0, B), from `row_index`.
+        weight_C4D: [C, 4D] in the concatenated layout.
+        bias_C: [C].
+
+    Returns:
+        [J, C], before the activation.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    if not torch.jit.is_scripting():
+        _check_history(history_JD, query_BD, "query_BD")
+        if row_J.shape != (history_JD.shape[0],):
+            raise ValueError(
+                f"row_J has shape {tuple(row_J.shape)}, expected one row per history position, [{history_JD.shape[0]}]"
+            )
+        _check_first_layer(history_JD, weight_C4D, bias_C)
+    return reference.first_layer(history_JD, query_BD, row_J, weight_C4D, bias_C)
+
+
+def weighted_sum(history_JD: torch.Tensor, weight_J: torch.Tensor, row_J: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Σ_j a_j e_j of each row: [J, D] and [J] to [num_rows, D]; exactly 0 for a row without history.
+
+    Raises:
+        ValueError: weight_J or row_J do not have one entry per history position.
+    """
+    if not torch.jit.is_scripting():
+        for name, tensor in (("weight_J", weight_J), ("row_J", row_J)):
+            if tensor.shape != (history_JD.shape[0],):
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}, expected one entry per position, [{history_JD.shape[0]}]"
+                )
+    return reference.weighted_sum(history_JD, weight_J, row_J, num_rows)
+
+
+def dice_gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.Tensor) -> torch.Tensor:
+    """Dice's gate s·(p + (1 − p)·α), p = sigmoid(n).
+
+    Args:
+        hidden_XC: [X, C], s.
+        normal_XC: [X, C], n: s normalised per channel.
+        alpha_C: [C].
+
+    Returns:
+        [X, C].
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    if torch.jit.is_scripting():
+        return reference.dice_gate(hidden_XC, normal_XC, alpha_C)
+    if hidden_XC.shape != normal_XC.shape or alpha_C.shape != hidden_XC.shape[1:]:
+        shapes = [tuple(tensor.shape) for tensor in (hidden_XC, normal_XC, alpha_C)]
+        raise ValueError(f"hidden_XC, normal_XC and alpha_C have shapes {shapes}, expected [X, C], [X, C] and [C]")
+    return DiceGate.apply(hidden_XC, normal_XC, alpha_C)
+
+
+def target_attention(
+    history_JD: torch.Tensor, lengths_B: torch.Tensor, query_BD: torch.Tensor, weights: AttentionWeights
+) -> torch.Tensor:
+    """Weighted pooling of each row's history by its own query, raw weights, Dice with fixed statistics.
+
+    Args:
+        history_JD: [J, D], rows one after another.
+        lengths_B: int64 [B], sums to J; 0 is allowed.
+        query_BD: [B, D].
+        weights: the network a(·).
+
+    Returns:
+        [B, D]; exactly 0 for a row without history.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    if not torch.jit.is_scripting():
+        _check_history(history_JD, query_BD, "query_BD")
+        if lengths_B.shape != (query_BD.shape[0],):
+            raise ValueError(f"lengths_B has shape {tuple(lengths_B.shape)}, expected one per query row, [{query_BD.shape[0]}]")
+        _check_first_layer(history_JD, weights.weight1_C4D, weights.bias1_C)
+    return reference.target_attention(history_JD, lengths_B, query_BD, weights)
+
+
+def target_attention_all(
+    history_JD: torch.Tensor, lengths_B: torch.Tensor, query_ND: torch.Tensor, weights: AttentionWeights
+) -> torch.Tensor:
+    """Weighted pooling of each row's history by every one of N queries (serving, FIT section 4.3.2).
+
+    Args:
+        history_JD: [J, D], rows one after another.
+        lengths_B: int64 [B], sums to J; 0 is allowed.
+        query_ND: [N, D], the same for all rows.
+        weights: the network a(·).
+
+    Returns:
+        [B, N, D]; entry [b, n] is `target_attention` of row b with query n.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    if not torch.jit.is_scripting():
+        _check_history(history_JD, query_ND, "query_ND")
+        if lengths_B.dim() != 1:
+            raise ValueError(f"lengths_B has shape {tuple(lengths_B.shape)}, expected [B]")
+        _check_first_layer(history_JD, weights.weight1_C4D, weights.bias1_C)
+    return reference.target_attention_all(history_JD, lengths_B, query_ND, weights)
+
+
+def _check_history(history_JD: torch.Tensor, query: torch.Tensor, name: str) -> None:
+    if history_JD.dim() != 2 or query.dim() != 2 or history_JD.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"history_JD has shape {tuple(history_JD.shape)} and {name} {tuple(query.shape)}, expected two matrices of one width D"
+        )
+
+
+def _check_first_layer(history_JD: torch.Tensor, weight_C4D: torch.Tensor, bias_C: torch.Tensor) -> None:
+    width = 4 * history_JD.shape[1]
+    if weight_C4D.dim() != 2 or weight_C4D.shape[1] != width or bias_C.shape != (weight_C4D.shape[0],):
+        raise ValueError(
+            f"the first layer has weight {tuple(weight_C4D.shape)} and bias {tuple(bias_C.shape)}, expected [C, {width}] and [C] "
+            f"for history vectors of width {history_JD.shape[1]}"
+        )

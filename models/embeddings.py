@@ -1,0 +1,213 @@
+"""From ids to vectors: the schema's tables as one EmbeddingBagCollection and one EmbeddingCollection."""
+
+# B rows, J history positions of the batch, D width of a position, U and A widths of the pooled user and item features
+
+import zlib
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_configs import EmbeddingConfig as TableConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from dataloaders.schema import Feature, Schema
+from models.types import InputDims, ItemInputs, UserInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """Width and start of every embedding table.
+
+    Raises:
+        ValueError: a field is outside its allowed range.
+    """
+
+    dim: int = 16
+    """Embedding dimension of each feature (FIT section 5.1.4)."""
+    init_std: float = 0.05
+    """Standard deviation of the normal distribution that weights start from."""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"EmbeddingConfig.dim={self.dim}, expected at least 1")
+        if self.init_std <= 0:
+            raise ValueError(f"EmbeddingConfig.init_std={self.init_std}, expected more than 0")
+
+
+@torch.no_grad()
+def initialise_table(weight: torch.Tensor, *, table: str, num_rows: int, dim: int, std: float) -> None:
+    """Fill a whole table [num_rows, dim] with N(0, std²), as a function of torch.initial_seed() and the table's name alone.
+
+    So a table starts the same whatever else the model has and wherever it lives. A shard cannot know which rows or columns of the
+    table it holds: any other shape is filled with NaN, to be loaded from a whole table's state dict. A meta tensor is left alone.
+    """
+    if weight.is_meta:
+        return
+    if tuple(weight.shape) != (num_rows, dim):
+        weight.fill_(torch.nan)
+        return
+    generator = torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(table.encode())) % 2**63)
+    weight.copy_(torch.normal(0.0, std, (num_rows, dim), generator=generator))
+
+
+class FeatureEmbeddings(nn.Module):
+    """Every table of the model and the lookups of a batch.
+
+    `pooled` is an EmbeddingBagCollection over the schema's pooled features (mean of a list's ids), `sequence` an
+    EmbeddingCollection over histories and the item features that share a space with one; features of one space share the table
+    ``t_<space>``. Either is None when it has no features. Both take the batch's KeyedJaggedTensor as it is (TorchRec picks the
+    keys), so they can be sharded and pipelined.
+
+    A history and the item feature of its space are partners (FIT eq. 4): their vectors are compared with each other, and position D
+    is the concatenation over the pairs in the order of the histories.
+
+    Args:
+        schema: the data's columns.
+        config: width and start of the tables.
+        features: names of the features to look up; None is all but the histories without a partner (nothing here uses them).
+        device: where the tables live; meta is allowed.
+
+    Raises:
+        ValueError: an unknown or repeated feature, a history without its partner or the other way round, or a space that would need
+            a pooled and a sequence table (sharding would untie them).
+
+    Example::
+
+        embeddings = FeatureEmbeddings(schema, config=EmbeddingConfig())
+        users, items = embeddings(batch.pooled, batch.sequence)
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        config: EmbeddingConfig,
+        features: tuple[str, ...] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        pairs = _pairs(schema)
+        chosen = _chosen(schema, pairs, features)
+        pooled = [feature for feature in schema.pooled_features if feature.name in chosen]
+        sequence = [feature for feature in schema.sequence_features if feature.name in chosen]
+        shared = sorted({feature.space for feature in pooled} & {feature.space for feature in sequence})
+        if shared:
+            raise ValueError(
+                f"schema {schema.name!r}: id spaces {shared} are used by pooled and by sequence features "
+                f"({[f.name for f in (*pooled, *sequence) if f.space in shared]}); that would be two tables which sharding unties: "
+                "give the pooled features a space of their own, or leave them out"
+            )
+        self._user_names = [feature.name for feature in pooled if feature.side == "user"]
+        self._item_names = [feature.name for feature in pooled if feature.side == "item"]
+        self._pairs = [(history, item) for history, item in pairs if history in chosen]
+        device = device or torch.device("cpu")
+        self.pooled = EmbeddingBagCollection(tables=_pooled_tables(pooled, config), device=device) if pooled else None
+        self.sequence = EmbeddingCollection(tables=_sequence_tables(sequence, config), device=device) if sequence else None
+        self.dims = InputDims(
+            profile=config.dim * len(self._user_names),
+            attributes=config.dim * len(self._item_names),
+            position=config.dim * len(self._pairs),
+        )
+
+    def forward(self, pooled: KeyedJaggedTensor, sequence: KeyedJaggedTensor) -> tuple[UserInputs, ItemInputs]:
+        """Look up a batch's ids; both arguments go straight from the batch into TorchRec's modules (the pipeline relies on it).
+
+        Args:
+            pooled: keys at least the pooled features.
+            sequence: keys at least the histories and their partners.
+
+        Returns:
+            What the two towers see.
+        """
+        vectors = self.pooled(pooled) if self.pooled is not None else None
+        if self.sequence is not None:
+            jagged = self.sequence(sequence)
+            history_JD = _concat([jagged[history].values() for history, _ in self._pairs])
+            item_BD = _concat([jagged[item].values() for _, item in self._pairs])
+            lengths_B = jagged[self._pairs[0][0]].lengths().long()
+        else:
+            lengths_B = pooled.lengths().new_zeros(pooled.stride(), dtype=torch.int64)
+            item_BD = lengths_B.new_zeros((pooled.stride(), 0), dtype=torch.float32)
+            history_JD = item_BD[:0]
+        no_feature_B0 = item_BD[:, :0]
+        profile_BU = _concat([vectors[name] for name in self._user_names]) if self._user_names else no_feature_B0
+        attributes_BA = _concat([vectors[name] for name in self._item_names]) if self._item_names else no_feature_B0
+        return UserInputs(profile_BU, history_JD, lengths_B), ItemInputs(attributes_BA, item_BD)
+
+
+def _concat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
+
+
+def _pairs(schema: Schema) -> list[tuple[str, str]]:
+    """(history, item) feature names that share a space, in the order of the histories."""
+    pairs = []
+    for history in schema.side("history"):
+        partners = [f.name for f in schema.side("item") if f.space == history.space and not f.is_list]
+        if len(partners) > 1:
+            raise ValueError(
+                f"schema {schema.name!r}: history {history.name!r} has several item features in its space {history.space!r}: "
+                f"{partners}; expected one, the attribute of the target that the history's ids are compared with"
+            )
+        pairs += [(history.name, partner) for partner in partners]
+    return pairs
+
+
+def _chosen(schema: Schema, pairs: list[tuple[str, str]], features: tuple[str, ...] | None) -> frozenset[str]:
+    """Names of the features to look up, checked."""
+    paired = {name for pair in pairs for name in pair}
+    known = [f.name for f in schema.features]
+    usable = [f.name for f in schema.features if f.side != "history" or f.name in paired]
+    chosen = usable if features is None else list(features)
+    unknown = sorted(set(chosen) - set(known))
+    if unknown or len(set(chosen)) < len(chosen) or not chosen:
+        raise ValueError(f"features={features}, expected distinct names out of {known}")
+    lonely = [name for name in chosen if name not in usable]
+    lonely += [name for pair in pairs for name in pair if len(set(pair) & set(chosen)) == 1 and name in chosen]
+    if lonely:
+        raise ValueError(
+            f"schema {schema.name!r}: {sorted(set(lonely))} would be looked up without a partner; a history and the item feature "
+            f"of its space come together: {pairs}"
+        )
+    return frozenset(chosen)
+
+
+def _by_space(features: list[Feature]) -> dict[str, list[Feature]]:
+    spaces: dict[str, list[Feature]] = {}
+    for feature in features:
+        spaces.setdefault(feature.space, []).append(feature)
+    return spaces
+
+
+def _init_fn(feature: Feature, config: EmbeddingConfig) -> partial[None]:
+    return partial(initialise_table, table=feature.table, num_rows=feature.vocab_size, dim=config.dim, std=config.init_std)
+
+
+def _pooled_tables(features: list[Feature], config: EmbeddingConfig) -> list[EmbeddingBagConfig]:
+    return [
+        EmbeddingBagConfig(
+            name=group[0].table,
+            num_embeddings=group[0].vocab_size,
+            embedding_dim=config.dim,
+            feature_names=[feature.name for feature in group],
+            pooling=PoolingType.MEAN,
+            init_fn=_init_fn(group[0], config),
+        )
+        for group in _by_space(features).values()
+    ]
+
+
+def _sequence_tables(features: list[Feature], config: EmbeddingConfig) -> list[TableConfig]:
+    return [
+        TableConfig(
+            name=group[0].table,
+            num_embeddings=group[0].vocab_size,
+            embedding_dim=config.dim,
+            feature_names=[feature.name for feature in group],
+            init_fn=_init_fn(group[0], config),
+        )
+        for group in _by_space(features).values()
+    ]

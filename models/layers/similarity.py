@@ -1,0 +1,191 @@
+"""Late interaction: scorers that take the two towers' outputs to one logit (FIT section 4.2)."""
+
+# B rows (score: any leading dimensions, which broadcast), C tower width, U user heads, V item heads, H either, P head width,
+# D scorer width
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kernels.lss_score import lss_score
+
+
+class DotProduct(nn.Module):
+    """Cosine of the towers' outputs (eq. 2-3) with a learned scale and bias: e^s·(cos + b).
+
+    A bare cosine bounds the logit to [-1, 1] and the cross-entropy to at least 0.313. The scale is learned as a logarithm and the
+    bias in units of the cosine, so that steps of 1e-3 move both; the start is 10·(cos − 0.5): two ReLU towers' cosine is in [0, 1].
+
+    Example::
+
+        scorer = DotProduct()
+        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
+    """
+
+    def __init__(self, *, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.empty((), device=device))
+        self.bias = nn.Parameter(torch.empty((), device=device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Scale 10, bias −0.5."""
+        nn.init.constant_(self.log_scale, math.log(10.0))
+        nn.init.constant_(self.bias, -0.5)
+
+    @torch.jit.export
+    def project_user(self, user_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] to [B, 1, C], L2-normalised (eq. 2)."""
+        return F.normalize(user_BC, dim=1, eps=1e-6).unsqueeze(1)
+
+    @torch.jit.export
+    def project_item(self, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] to [B, 1, C], L2-normalised (eq. 2)."""
+        return F.normalize(item_BC, dim=1, eps=1e-6).unsqueeze(1)
+
+    @torch.jit.export
+    def score(self, user_B1C: torch.Tensor, item_B1C: torch.Tensor) -> torch.Tensor:
+        """[..., 1, C] twice to [...] logits."""
+        cosine_B = (user_B1C * item_B1C).sum(-1).squeeze(-1)  # eq. 3
+        return self.log_scale.exp() * (cosine_B + self.bias)
+
+    def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] twice to [B] logits."""
+        return self.score(self.project_user(user_BC), self.project_item(item_BC))
+
+
+class MultiHead(nn.Module):
+    """Base of the multi-head scorers: eq. 11-12 on the towers' outputs before any L2 norm.
+
+    Args:
+        input_dim: C.
+        num_user_heads: U, the paper's H_u.
+        num_item_heads: V, the paper's H_v.
+        head_dim: P.
+        device: where the parameters live.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        num_user_heads: int = 2,
+        num_item_heads: int = 2,
+        head_dim: int = 64,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.user_heads = nn.Linear(input_dim, num_user_heads * head_dim, device=device)
+        self.item_heads = nn.Linear(input_dim, num_item_heads * head_dim, device=device)
+
+    @torch.jit.export
+    def project_user(self, user_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] to [B, U, P]."""
+        return self.user_heads(user_BC).unflatten(1, (-1, self.head_dim))  # eq. 11
+
+    @torch.jit.export
+    def project_item(self, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] to [B, V, P]."""
+        return self.item_heads(item_BC).unflatten(1, (-1, self.head_dim))  # eq. 12
+
+
+class SumMax(MultiHead):
+    """Eq. 10: for each user head the best item head, summed (FIT's "w SumMax" ablation).
+
+    Example::
+
+        scorer = SumMax(128)
+        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
+    """
+
+    @torch.jit.export
+    def score(self, user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
+        """[..., U, P] and [..., V, P] to [...] logits."""
+        return torch.matmul(user_BUP, item_BVP.transpose(-1, -2)).amax(-1).sum(-1)  # eq. 10
+
+    def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] twice to [B] logits."""
+        return self.score(self.project_user(user_BC), self.project_item(item_BC))
+
+
+class FlattenFC(MultiHead):
+    """Eq. 17: a fully connected layer on the flattened similarity matrix (FIT's "w FC" ablation); ReLU between, b3 ∈ R^d.
+
+    Args beyond those of MultiHead: hidden_dim is d, the width of the layer.
+
+    Example::
+
+        scorer = FlattenFC(128)
+        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        num_user_heads: int = 2,
+        num_item_heads: int = 2,
+        head_dim: int = 64,
+        hidden_dim: int = 16,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(input_dim, num_user_heads=num_user_heads, num_item_heads=num_item_heads, head_dim=head_dim, device=device)
+        self.hidden = nn.Linear(num_user_heads * num_item_heads, hidden_dim, device=device)
+        self.output = nn.Linear(hidden_dim, 1, bias=False, device=device)
+
+    @torch.jit.export
+    def score(self, user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
+        """[..., U, P] and [..., V, P] to [...] logits."""
+        similarity_BX = torch.matmul(user_BUP, item_BVP.transpose(-1, -2)).flatten(-2)
+        return self.output(torch.relu(self.hidden(similarity_BX))).squeeze(-1)  # eq. 17
+
+    def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] twice to [B] logits."""
+        return self.score(self.project_user(user_BC), self.project_item(item_BC))
+
+
+class LSS(MultiHead):
+    """The Lightweight Similarity Scorer, eq. 13-16: row-wise and column-wise layers on the U×V similarity matrix.
+
+    Args beyond those of MultiHead: hidden_dim is d, the width of both layers.
+
+    Example::
+
+        scorer = LSS(128)
+        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        num_user_heads: int = 2,
+        num_item_heads: int = 2,
+        head_dim: int = 64,
+        hidden_dim: int = 16,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(input_dim, num_user_heads=num_user_heads, num_item_heads=num_item_heads, head_dim=head_dim, device=device)
+        self.row = nn.Linear(num_item_heads, hidden_dim, device=device)
+        self.column = nn.Linear(num_user_heads, hidden_dim, device=device)
+        self.output_DD = nn.Parameter(torch.empty(hidden_dim, hidden_dim, device=device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight w of eq. 16 as nn.Linear initialises a layer with d² inputs."""
+        bound = 1 / self.output_DD.shape[0]
+        nn.init.uniform_(self.output_DD, -bound, bound)
+
+    @torch.jit.export
+    def score(self, user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
+        """[..., U, P] and [..., V, P] to [...] logits."""
+        return lss_score(
+            user_BUP, item_BVP, self.row.weight, self.row.bias, self.column.weight, self.column.bias, self.output_DD
+        )  # eq. 13-16
+
+    def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
+        """[B, C] twice to [B] logits."""
+        return self.score(self.project_user(user_BC), self.project_item(item_BC))

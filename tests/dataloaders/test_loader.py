@@ -1,0 +1,345 @@
+"""The loader as a whole: every row once, any world size, any position, any way of running."""
+
+import gc
+import logging
+import threading
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dataloaders.batch import Batch
+from dataloaders.errors import DataError
+from dataloaders.loader import Dataloader, LoaderConfig
+from dataloaders.negatives import NegativeConfig
+from dataloaders.schema import Schema
+from tests.dataloaders.small_dataset import SCHEMA, SmallDataset, batch_rows, make_rows, to_columns, write_small_dataset
+
+NUM_ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> SmallDataset:
+    return write_small_dataset(tmp_path_factory.mktemp("small"), NUM_ROWS)
+
+
+def make_loader(
+    dataset: SmallDataset, *, seed: int = 3, shuffle: bool = True, rank: int = 0, world_size: int = 1, **config
+) -> Dataloader:
+    defaults = {"batch_size": 48, "lanes": 8, "prefetch": 0}
+    loader_config = LoaderConfig(**(defaults | config))
+    return Dataloader(SCHEMA, dataset.train, config=loader_config, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+
+
+def row_ids(batches: list[Batch]) -> list[list[int]]:
+    return [batch.row_id_B.tolist() for batch in batches]
+
+
+def assert_same_batches(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second, strict=True):
+        assert a.global_rows == b.global_rows
+        for x, y in ((a.pooled, b.pooled), (a.sequence, b.sequence)):
+            assert x.keys() == y.keys()
+            assert torch.equal(x.values(), y.values())
+            assert torch.equal(x.lengths(), y.lengths())
+        assert torch.equal(a.label_B, b.label_B)
+        assert torch.equal(a.row_id_B, b.row_id_B)
+
+
+def test_batches_hold_every_row_of_the_split_once_with_all_its_values(dataset: SmallDataset) -> None:
+    seen = [row for batch in make_loader(dataset) for row in batch_rows(batch)]
+    assert len(seen) == NUM_ROWS
+    assert {row["row_id"]: row for row in seen} == dataset.rows
+
+
+def test_tensors_have_the_types_and_key_orders_of_the_contract(dataset: SmallDataset) -> None:
+    batch = next(iter(make_loader(dataset)))
+    assert batch.pooled.keys() == [feature.name for feature in SCHEMA.pooled_features]
+    assert batch.sequence.keys() == [feature.name for feature in SCHEMA.sequence_features]
+    for keyed in (batch.pooled, batch.sequence):
+        assert (keyed.values().dtype, keyed.lengths().dtype) == (torch.int64, torch.int32)
+        assert keyed.stride() == batch.num_rows
+    assert (batch.label_B.dtype, batch.row_id_B.dtype) == (torch.float32, torch.int64)
+    assert (batch.global_rows.dtype, batch.global_rows.shape) == (torch.int64, torch.Size([]))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+def test_shares_of_all_ranks_concatenate_to_the_batch_of_one_process(dataset: SmallDataset, world_size: int, shuffle: bool) -> None:
+    whole = list(make_loader(dataset, shuffle=shuffle))
+    ranks = [list(make_loader(dataset, shuffle=shuffle, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for index, batch in enumerate(whole):
+        shares = [batches[index] for batches in ranks]
+        assert [row for share in shares for row in batch_rows(share)] == batch_rows(batch)
+        assert all(share.global_rows == batch.num_rows == batch.global_rows for share in shares)
+        assert min(share.num_rows for share in shares) > 0
+        assert batch.num_rows <= 48
+
+
+def test_a_rank_decodes_little_more_than_its_part_of_the_row_groups(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, 2048, rows_per_group=16)
+    loader = make_loader(dataset, lanes=4, rank=1, world_size=4, cache_bytes=0)
+    positions: list[int] = []
+    read = loader._reader.read
+    loader._reader.read = lambda position: (positions.append(position), read(position))[1]
+    assert sum(batch.num_rows for batch in loader) == 512
+    assert len(positions) <= 512 // 16 + 1
+    assert len(set(positions)) == len(positions)
+
+
+def test_epochs_differ_when_shuffled_and_repeat_when_not(dataset: SmallDataset) -> None:
+    shuffled, plain = make_loader(dataset), make_loader(dataset, shuffle=False)
+    first, second = row_ids(list(shuffled)), row_ids(list(shuffled))
+    assert first != second
+    assert sorted(chain(*first)) == sorted(chain(*second))
+    assert row_ids(list(plain)) == row_ids(list(plain))
+    assert row_ids(list(make_loader(dataset, seed=4))) != first
+
+
+@pytest.mark.parametrize("negatives", ["none", "uniform", "popularity"])
+@pytest.mark.parametrize(("prefetch", "cache_bytes"), [(0, 0), (2, 0), (2, 40_000), (3, 2**30)])
+def test_batches_do_not_depend_on_prefetch_and_cache(
+    dataset: SmallDataset, prefetch: int, cache_bytes: int, negatives: str
+) -> None:
+    config = {"negatives": NegativeConfig(kind=negatives)}
+    expected, found = make_loader(dataset, **config), make_loader(dataset, prefetch=prefetch, cache_bytes=cache_bytes, **config)
+    for _ in range(2):
+        assert_same_batches(list(expected), list(found))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_state_restores_the_next_batch_exactly_even_with_another_world_size(dataset: SmallDataset, prefetch: int) -> None:
+    config = {"negatives": NegativeConfig(kind="uniform", num=2), "prefetch": prefetch}
+    loader = make_loader(dataset, **config)
+    list(loader)
+    batches = iter(loader)
+    for _ in range(5):
+        next(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batch"]) == (1, 5)
+    rest = list(batches)
+
+    resumed = make_loader(dataset, **config)
+    resumed.load_state_dict(state)
+    assert_same_batches(rest, list(resumed))
+    halves = [make_loader(dataset, rank=rank, world_size=2, **config) for rank in range(2)]
+    for half in halves:
+        half.load_state_dict(state)
+    first, second = (list(half) for half in halves)
+    for whole, a, b in zip(rest, first, second, strict=True):
+        blocks = zip(a.row_id_B.view(3, -1), b.row_id_B.view(3, -1), strict=True)
+        assert torch.equal(whole.row_id_B, torch.cat([half for block in blocks for half in block]))
+
+
+def test_position_after_the_last_batch_is_the_start_of_the_next_epoch(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset, prefetch=2)
+    batches = iter(loader)
+    for _ in range(loader.steps_per_epoch):
+        next(batches)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (1, 0)
+    assert list(batches) == []
+
+
+def test_breaking_off_and_iterating_again_continues_behind_the_last_batch_handed_out(dataset: SmallDataset) -> None:
+    expected = row_ids(list(make_loader(dataset)))
+    loader = make_loader(dataset, prefetch=3)
+    for index, batch in enumerate(loader):
+        assert batch.row_id_B.tolist() == expected[index]
+        if index == 3:
+            break
+    assert row_ids(list(loader)) == expected[4:]
+
+
+def test_seek_reaches_any_position_without_reading_what_lies_before(dataset: SmallDataset) -> None:
+    loader, other = make_loader(dataset), make_loader(dataset)
+    epochs = [row_ids(list(loader)) for _ in range(3)]
+    other.seek(epoch=2, batch=7)
+    assert row_ids(list(other)) == epochs[2][7:]
+    with pytest.raises(ValueError, match=r"batch=11: expected epoch >= 0 and 0 <= batch < 11"):
+        other.seek(epoch=0, batch=other.steps_per_epoch)
+
+
+def test_an_older_iterator_is_an_error_after_the_position_was_set(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset, prefetch=2)
+    batches = iter(loader)
+    next(batches)
+    loader.seek(epoch=0)
+    with pytest.raises(RuntimeError, match="set to another position"):
+        next(batches)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 4}, "seed=3"),
+        ({"batch_size": 40}, "batch_size=48"),
+        ({"lanes": 4}, "lanes=8"),
+        ({"shuffle": False}, "shuffle=True"),
+        ({"negatives": NegativeConfig(kind="uniform")}, "negatives="),
+    ],
+)
+def test_state_of_other_settings_is_refused_by_name(dataset: SmallDataset, changed: dict, named: str) -> None:
+    state = make_loader(dataset).state_dict()
+    with pytest.raises(ValueError, match=f"taken with {named}.*use the same data and settings"):
+        make_loader(dataset, **changed).load_state_dict(state)
+
+
+def test_state_of_another_data_set_or_version_is_refused(dataset: SmallDataset, tmp_path: Path) -> None:
+    state = make_loader(dataset).state_dict()
+    other = make_loader(write_small_dataset(tmp_path, 480))
+    with pytest.raises(ValueError, match="taken with rows="):
+        other.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"expected .*'lanes'.*not a state of this version"):
+        other.load_state_dict({"epoch": 0, "batch": 0})
+
+
+def test_negatives_follow_their_rows_with_label_zero_and_their_own_item_columns(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset, negatives=NegativeConfig(kind="uniform", num=2))
+    total = 0
+    for batch in loader:
+        assert batch.global_rows == batch.num_rows
+        assert batch.num_rows <= 48
+        rows = batch_rows(batch)
+        num_rows = len(rows) // 3
+        total += num_rows
+        for place, row in enumerate(rows):
+            source = dataset.rows[rows[place % num_rows]["row_id"]]
+            if place < num_rows:
+                assert row == source
+            else:
+                assert row["item"] not in dataset.touched[row["user"]]
+                assert row == source | dataset.items[row["item"]] | {"label": 0.0}
+    assert total == NUM_ROWS
+
+
+def test_a_rows_negatives_depend_on_seed_and_epoch_but_not_on_rank(dataset: SmallDataset) -> None:
+    def drawn(loader: Dataloader) -> dict[int, int]:
+        rows = [row for batch in loader for row in batch_rows(batch)[batch.num_rows // 2 :]]
+        return {row["row_id"]: row["item"] for row in rows}
+
+    config = {"negatives": NegativeConfig(kind="uniform")}
+    loader = make_loader(dataset, **config)
+    first, second = drawn(loader), drawn(loader)
+    assert first != second
+    halves = [drawn(make_loader(dataset, rank=rank, world_size=2, **config)) for rank in range(2)]
+    assert halves[0] | halves[1] == first
+    assert drawn(make_loader(dataset, seed=9, **config)) != first
+    fixed = make_loader(dataset, negatives=NegativeConfig(kind="uniform", resample=False))
+    assert drawn(fixed) == drawn(fixed) == first
+
+
+def test_an_item_missing_from_user_items_is_found_when_it_is_drawn_as_its_own_negative(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, 200)
+    pq.write_table(pa.table({"user": pa.array([], pa.int32()), "item": pa.array([], pa.int32())}), tmp_path / "user_items.parquet")
+    with pytest.raises(DataError, match=r"row_id=\d+: its own item \d+ was drawn as a negative"):
+        list(make_loader(dataset, negatives=NegativeConfig(kind="uniform", num=4)))
+
+
+def write_with_bad_rows(folder: Path) -> SmallDataset:
+    rows, _ = make_rows(NUM_ROWS)
+    for place in (3, 70, 400):
+        rows[place]["item"] = 4000
+    rows[3]["label"] = float("nan")
+    pq_columns = to_columns(rows)
+    dataset = write_small_dataset(folder, NUM_ROWS)
+    for place, path in enumerate(sorted(dataset.train.iterdir())):
+        table = pa.table({name: column.slice(place * 192, 192) for name, column in pq_columns.items()})
+        pq.write_table(table, path, row_group_size=64, write_page_checksum=True)
+    return dataset
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_skipped_rows_are_counted_and_reported_once_an_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, prefetch: int
+) -> None:
+    loader = make_loader(write_with_bad_rows(tmp_path), bad_rows="skip", prefetch=prefetch)
+    for epoch in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            batches = list(loader)
+        assert sum(batch.num_rows for batch in batches) == NUM_ROWS - 3
+        assert sum(int(batch.global_rows) for batch in batches) == NUM_ROWS
+        assert loader.skipped == {("item", "id too large"): 2, ("label", "NaN"): 1}
+        assert [record.getMessage().split("train: ")[1] for record in caplog.records] == [
+            f"epoch {epoch}, rank 0 left out 3 rows: item: id too large: 2, label: NaN: 1"
+        ]
+
+
+def test_every_rank_counts_the_skipped_rows_of_its_own_share(tmp_path: Path) -> None:
+    dataset = write_with_bad_rows(tmp_path)
+    loaders = [make_loader(dataset, bad_rows="skip", rank=rank, world_size=4) for rank in range(4)]
+    assert sum(batch.num_rows for loader in loaders for batch in loader) == NUM_ROWS - 3
+    assert sum(loader.skipped.total() for loader in loaders) == 3
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_bad_row_raises_in_the_caller_and_leaves_the_position_behind_the_last_good_batch(tmp_path: Path, prefetch: int) -> None:
+    loader = make_loader(write_with_bad_rows(tmp_path), shuffle=False, lanes=1, prefetch=prefetch)
+    with pytest.raises(DataError, match=r"part-00000.parquet, row group 0, row 3 \(row_id=\d+\), column 'label': NaN"):
+        list(loader)
+    assert loader.state_dict()["batch"] == 0
+    assert not prefetch_threads()
+
+
+def test_a_share_whose_rows_were_all_skipped_is_an_error(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, 64)
+    columns = to_columns(list(dataset.rows.values())) | {"item": pa.array([99] * 64, pa.int32())}
+    pq.write_table(pa.table(columns), dataset.train / "part-00000.parquet", write_page_checksum=True)
+    with pytest.raises(DataError, match=r"epoch 0, batch 0: every row of rank 0 breaks the schema: .*id too large"):
+        next(iter(make_loader(dataset, bad_rows="skip")))
+
+
+def prefetch_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "dataloader-prefetch"]
+
+
+def test_leaving_an_iterator_early_stops_its_thread(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset, prefetch=2)
+    for _ in loader:
+        assert prefetch_threads()
+        break
+    gc.collect()
+    assert not prefetch_threads()
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    assert not prefetch_threads()
+
+
+def test_waiting_time_adds_up(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset)
+    list(loader)
+    once = loader.wait_seconds
+    list(loader)
+    assert loader.wait_seconds > once > 0
+
+
+def test_a_missing_file_of_the_split_is_noticed_by_the_row_count(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, NUM_ROWS)
+    counted = Schema(**(vars(SCHEMA) | {"num_rows": {"train": NUM_ROWS}}))
+    config = LoaderConfig(lanes=8)
+    assert Dataloader(counted, dataset.train, config=config, seed=0, shuffle=True).num_rows == NUM_ROWS
+    (dataset.train / "part-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"308 rows in 5 row groups, but schema.json counts 500"):
+        Dataloader(counted, dataset.train, config=config, seed=0, shuffle=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"batch_size": 31, "lanes": 16, "negatives": NegativeConfig(kind="uniform")},
+            "batch_size=31 is 15 rows with 1 negatives each",
+        ),
+        ({"lanes": 0}, "lanes=0, expected at least 1"),
+        ({"bad_rows": "ignore"}, "bad_rows='ignore', expected raise or skip"),
+        ({"prefetch": -1}, "prefetch=-1"),
+    ],
+)
+def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LoaderConfig(**fields)

@@ -1,0 +1,130 @@
+import dataclasses
+
+import pytest
+import torch
+
+from dataloaders.schema import Feature
+from models.embeddings import EmbeddingConfig, FeatureEmbeddings, initialise_table
+from tests.models.synthetic import SCHEMA, random_batch
+
+SMALL = EmbeddingConfig(dim=4)
+
+
+def rows_of(jagged, name):
+    """The ids of one feature, row by row."""
+    feature = jagged[name]
+    return [ids.tolist() for ids in feature.values().split(feature.lengths().tolist())]
+
+
+def test_features_of_one_space_share_one_table():
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL)
+    assert [(c.name, c.feature_names) for c in embeddings.pooled.embedding_bag_configs()] == [
+        ("t_user", ["user"]),
+        ("t_tag", ["tags", "item_tags"]),
+    ]
+    assert [(c.name, c.feature_names) for c in embeddings.sequence.embedding_configs()] == [
+        ("t_item", ["hist_item", "item"]),
+        ("t_category", ["hist_category", "category"]),
+    ]
+
+
+def test_outputs_are_the_tables_rows_in_schema_order():
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL)
+    batch = random_batch(9)
+    users, items = embeddings(batch.pooled, batch.sequence)
+    tag = embeddings.pooled.embedding_bags["t_tag"].weight
+    user = embeddings.pooled.embedding_bags["t_user"].weight
+    item, category = embeddings.sequence.embeddings["t_item"].weight, embeddings.sequence.embeddings["t_category"].weight
+    for row in range(9):
+        tags = rows_of(batch.pooled, "tags")[row]
+        mean = tag[tags].mean(0) if tags else torch.zeros(4)
+        torch.testing.assert_close(users.profile_BU[row], torch.cat([user[rows_of(batch.pooled, "user")[row][0]], mean]))
+        torch.testing.assert_close(items.attributes_BA[row], tag[rows_of(batch.pooled, "item_tags")[row]].mean(0))
+        target = torch.cat([item[rows_of(batch.sequence, "item")[row]], category[rows_of(batch.sequence, "category")[row]]], dim=1)
+        torch.testing.assert_close(items.item_BD[row], target[0])
+        history = users.history_JD.split(users.history_lengths_B.tolist())[row]
+        ids = rows_of(batch.sequence, "hist_item")[row], rows_of(batch.sequence, "hist_category")[row]
+        torch.testing.assert_close(history, torch.cat([item[ids[0]], category[ids[1]]], dim=1))
+    assert users.history_lengths_B.dtype == torch.int64
+    assert (embeddings.dims.profile, embeddings.dims.attributes, embeddings.dims.position) == (8, 4, 8)
+
+
+def test_tables_start_from_seed_and_name_whatever_else_is_built():
+    torch.manual_seed(3)
+    full = FeatureEmbeddings(SCHEMA, config=SMALL)
+    torch.manual_seed(3)
+    torch.randn(1000)
+    few = FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_category", "category"))
+    torch.manual_seed(4)
+    other_seed = FeatureEmbeddings(SCHEMA, config=SMALL)
+    weight = full.sequence.embeddings["t_category"].weight
+    assert torch.equal(few.sequence.embeddings["t_category"].weight, weight)
+    assert not torch.equal(other_seed.sequence.embeddings["t_category"].weight, weight)
+
+
+def test_table_start_has_the_configured_spread():
+    weight = torch.empty(4000, 8)
+    initialise_table(weight, table="t_item", num_rows=4000, dim=8, std=0.2)
+    assert weight.std().item() == pytest.approx(0.2, rel=0.05)
+    assert abs(weight.mean().item()) < 0.01
+
+
+def test_a_shard_is_filled_with_nan_until_it_is_loaded():
+    shard = torch.zeros(5, 8)
+    initialise_table(shard, table="t_item", num_rows=10, dim=8, std=0.2)
+    assert shard.isnan().all()
+
+
+def test_history_without_partner_has_no_table_and_cannot_be_asked_for():
+    assert "t_time_lag" not in {c.name for c in FeatureEmbeddings(SCHEMA, config=SMALL).sequence.embedding_configs()}
+    with pytest.raises(ValueError, match=r"\['hist_time_lag'\] would be looked up without a partner"):
+        FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_time_lag"))
+
+
+def test_a_history_and_its_item_feature_come_together():
+    with pytest.raises(ValueError, match=r"\['hist_item'\] would be looked up without a partner"):
+        FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_item"))
+
+
+@pytest.mark.parametrize("features", [("user", "nobody"), ("user", "user"), ()])
+def test_unknown_repeated_or_no_features_are_refused(features):
+    with pytest.raises(ValueError, match="expected distinct names out of"):
+        FeatureEmbeddings(SCHEMA, config=SMALL, features=features)
+
+
+def test_a_space_that_is_pooled_and_sequential_is_refused_by_name():
+    favourite = Feature(name="favourite", side="user", space="item", vocab_size=40)
+    schema = dataclasses.replace(SCHEMA, features=(*SCHEMA.features, favourite))
+    with pytest.raises(ValueError, match=r"id spaces \['item'\] are used by pooled and by sequence features"):
+        FeatureEmbeddings(schema, config=SMALL)
+    # left out, the rest is fine
+    features = tuple(f.name for f in SCHEMA.features if f.name != "hist_time_lag")
+    assert FeatureEmbeddings(schema, config=SMALL, features=features).dims.position == 8
+
+
+def test_two_item_features_for_one_history_are_refused():
+    second = Feature(name="other_item", side="item", space="item", vocab_size=40)
+    schema = dataclasses.replace(SCHEMA, features=(*SCHEMA.features, second))
+    with pytest.raises(ValueError, match="several item features in its space 'item'"):
+        FeatureEmbeddings(schema, config=SMALL)
+
+
+def test_absent_kinds_of_features_have_width_zero():
+    batch = random_batch(5)
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL, features=("user",))
+    users, items = embeddings(batch.pooled, batch.sequence)
+    assert embeddings.sequence is None
+    assert users.history_JD.shape == (0, 0)
+    assert users.history_lengths_B.tolist() == [0] * 5
+    assert items.item_BD.shape == items.attributes_BA.shape == (5, 0)
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL, features=("hist_item", "item"))
+    users, items = embeddings(batch.pooled, batch.sequence)
+    assert embeddings.pooled is None
+    assert users.profile_BU.shape == items.attributes_BA.shape == (5, 0)
+    assert items.item_BD.shape == (5, 4)
+
+
+@pytest.mark.parametrize("fields", [{"dim": 0}, {"init_std": 0.0}])
+def test_bad_config_names_the_field(fields):
+    with pytest.raises(ValueError, match=f"EmbeddingConfig.{next(iter(fields))}="):
+        EmbeddingConfig(**fields)

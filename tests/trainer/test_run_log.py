@@ -1,0 +1,35 @@
+from trainer.run_log import RunLog, read_rows
+
+
+def _write(folder, *, resume_step, steps):
+    log = RunLog(folder, resume_step=resume_step, tensorboard=False)
+    for step in steps:
+        log.write(step=step, split="train", values={"loss": 1 / step})
+    log.close()
+
+
+def test_rows_after_the_step_that_a_run_resumes_from_are_written_once(tmp_path):
+    _write(tmp_path, resume_step=0, steps=(1, 2, 3, 4))
+    _write(tmp_path, resume_step=2, steps=(3, 4, 5))
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_last_line_cut_by_a_crash_is_left_out(tmp_path):
+    _write(tmp_path, resume_step=0, steps=(1, 2))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "spl')
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2]
+
+
+def test_a_value_that_is_not_finite_is_null(tmp_path):
+    log = RunLog(tmp_path, resume_step=0, tensorboard=False)
+    log.write(step=1, split="validation", values={"auc": float("nan"), "loss": 0.5})
+    log.close()
+    assert read_rows(tmp_path) == [{"step": 1, "split": "validation", "auc": None, "loss": 0.5}]
+
+
+def test_tensorboard_events_appear_beside_the_rows(tmp_path):
+    log = RunLog(tmp_path, resume_step=0, tensorboard=True)
+    log.write(step=1, split="train", values={"loss": 0.5})
+    log.close()
+    assert list((tmp_path / "tensorboard").glob("events.*"))

@@ -1,0 +1,187 @@
+"""Tensors of a task and its optimizer under one flat set of names, and a checkpoint reader that runs no code."""
+
+import hashlib
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata
+from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+from torchrec.optim.keyed import KeyedOptimizer
+
+from trainer.errors import CheckpointError
+
+Value = torch.Tensor | ShardedTensor | DTensor
+METADATA_FILE = ".metadata"
+
+_ALLOWED_CLASSES = {
+    "torch.distributed.checkpoint.metadata": {
+        "Metadata",
+        "MetadataIndex",
+        "ChunkStorageMetadata",
+        "TensorStorageMetadata",
+        "TensorProperties",
+        "StorageMeta",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", *(str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype))},
+}
+"""Everything that the metadata of a checkpoint of tensors names; all of it is data."""
+
+
+class DataWriter(FileSystemWriter):
+    """FileSystemWriter that records neither absolute paths nor random ids, so that equal states give equal metadata."""
+
+    def storage_meta(self) -> StorageMeta:
+        """An empty description of where the checkpoint was written."""
+        return StorageMeta()
+
+
+class DataReader(FileSystemReader):
+    """FileSystemReader that only builds data: no pickled code, no file that the manifest does not list.
+
+    Args:
+        folder: the checkpoint, already verified against its manifest.
+        files: names that the manifest lists.
+    """
+
+    def __init__(self, folder: Path, *, files: Collection[str]) -> None:
+        super().__init__(folder)
+        self._folder, self._files = folder, frozenset(files)
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:  # noqa: ARG002  (torch's signature)
+        """The checkpoint's metadata, holding tensors only.
+
+        Raises:
+            CheckpointError: it names anything but the known data classes, has pickled values, or points outside the folder.
+        """
+        path = self._folder / METADATA_FILE
+        try:
+            with path.open("rb") as file:
+                metadata = _DataUnpickler(file).load()
+        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+            raise CheckpointError(f"{path}: {error}; refused") from error
+        if not isinstance(metadata, Metadata) or metadata.storage_data is None:
+            raise CheckpointError(f"{path}: holds {type(metadata).__name__}, expected the metadata of a checkpoint")
+        for name, entry in metadata.state_dict_metadata.items():
+            if not isinstance(entry, TensorStorageMetadata):
+                raise CheckpointError(f"{path}: {name} is {type(entry).__name__}, and only tensors are read; refused")
+        for place in metadata.storage_data.values():
+            if place.relative_path not in self._files or place.transform_descriptors:
+                raise CheckpointError(f"{path}: points to {place.relative_path!r}, which the manifest does not list; refused")
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class _DataUnpickler(pickle.Unpickler):
+    """Builds only the classes of a checkpoint's metadata."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _ALLOWED_CLASSES.get(module, ()):
+            raise pickle.UnpicklingError(f"pickle names {module}.{name}, which is no part of a checkpoint's metadata")
+        return super().find_class(module, name)
+
+
+def collect_state(module: nn.Module, optimizer: KeyedOptimizer | None) -> dict[str, Value]:
+    """The live tensors of a task and, where given, of its optimizer; writing into them changes the task.
+
+    Names: `model/<parameter>`, `optimizer/<parameter>/<state>`; the same for every plan.
+
+    Raises:
+        CheckpointError: something in the state is not a tensor.
+    """
+    state: dict[str, Any] = {f"model/{name}": value for name, value in module.state_dict().items()}
+    if optimizer is not None:
+        for parameter, values in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer/{parameter}/{name}": value for name, value in values.items()}
+    for name, value in state.items():
+        if not isinstance(value, Value):
+            raise CheckpointError(f"{name} is a {type(value).__name__}; checkpoints hold tensors only, keep it in `extra`")
+    return state
+
+
+def check_fits(state: Mapping[str, Value], metadata: Metadata, *, path: Path) -> None:
+    """Compare names, shapes and types of a checkpoint with the task that is to take it.
+
+    Raises:
+        CheckpointError: they differ; the message names what differs.
+    """
+    stored = metadata.state_dict_metadata
+    with_optimizer = any(name.startswith("optimizer/") for name in state)
+    missing = sorted(state.keys() - stored.keys())
+    unknown = sorted(name for name in stored.keys() - state.keys() if with_optimizer or name.startswith("model/"))
+    if missing or unknown:
+        hint = "; the optimizer or the way its tables are updated differs" if _only_optimizer(missing + unknown) else ""
+        raise CheckpointError(f"{path}: does not fit this task: lacks {_some(missing)}, and has unknown {_some(unknown)}{hint}")
+    for name, value in state.items():
+        entry = stored[name]
+        size = tuple(value.metadata().size if isinstance(value, ShardedTensor) else value.size())
+        if size != tuple(entry.size):
+            note = ""
+            if name.endswith("momentum1"):
+                note = "; RowWiseAdagrad's state can't move between row-wise and column-wise plans: keep the plan that wrote it"
+            raise CheckpointError(f"{path}: {name} is {tuple(entry.size)} there and {size} in this task{note}")
+        if value.dtype != entry.properties.dtype:
+            raise CheckpointError(f"{path}: {name} is {entry.properties.dtype} there and {value.dtype} in this task")
+
+
+def state_sha256(module: nn.Module, optimizer: KeyedOptimizer | None = None) -> str:
+    """sha256 over every tensor of the task and, where given, its optimizer, in full and in a fixed order; equal on every rank.
+
+    Weights hash equally for every plan and world size; so does optimizer state, where the plans update tables in the same way. A
+    collective call: tensors are gathered one at a time on the first rank.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(collect_state(module, optimizer).items()):
+        full = _full_tensor(value)
+        if full is not None:
+            digest.update(f"{name} {full.dtype} {tuple(full.shape)}\n".encode())
+            digest.update(full.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    answer = [digest.hexdigest()]
+    if dist.is_initialized():
+        dist.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
+def describe_plan(state: Mapping[str, Value]) -> dict[str, str]:
+    """Shards of every sharded weight, as text: `rank:0 [2000, 16] at [0, 0] | …`."""
+    plan = {}
+    for name, value in state.items():
+        if name.startswith("model/") and isinstance(value, ShardedTensor):
+            shards = value.metadata().shards_metadata
+            plan[name.removeprefix("model/")] = " | ".join(
+                f"rank:{shard.placement.rank()} {list(shard.shard_sizes)} at {list(shard.shard_offsets)}" for shard in shards
+            )
+    return plan
+
+
+def _full_tensor(value: Value) -> torch.Tensor | None:
+    """The whole tensor; None on ranks other than the first where it is sharded."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if not isinstance(value, ShardedTensor):
+        return value
+    metadata = value.metadata()
+    device = metadata.shards_metadata[0].placement.device()
+    full = torch.empty(metadata.size, dtype=metadata.tensor_properties.dtype, device=device) if dist.get_rank() == 0 else None
+    value.gather(dst=0, out=full)
+    return full
+
+
+def _only_optimizer(names: list[str]) -> bool:
+    return all(name.startswith("optimizer/") for name in names)
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

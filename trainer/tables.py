@@ -1,0 +1,140 @@
+"""Embedding tables of a task: where they are, and their initial weights, the same for every sharding plan."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed.tensor import DTensor
+from torchrec.distributed.embedding import ShardedEmbeddingCollection
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+from torchrec.distributed.model_parallel import get_unwrapped_module
+from torchrec.modules.embedding_configs import BaseEmbeddingConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+
+from trainer.errors import UserError
+
+Kind = Literal["pooled", "sequence"]
+
+INIT_BLOCK_ROWS = 4096
+"""Rows drawn from one generator; part of what a seed means, so changing it changes every table's initial weights."""
+
+
+class Table(NamedTuple):
+    """One embedding table of a task, sharded or not."""
+
+    name: str
+    """Its name in TorchRec's configuration: `t_item`."""
+    module_name: str
+    """Dotted name of the collection that holds it."""
+    kind: Kind
+    """pooled: EmbeddingBagCollection, sequence: EmbeddingCollection."""
+    config: BaseEmbeddingConfig
+    """Rows, width, features, initialiser."""
+
+    @property
+    def parameter_name(self) -> str:
+        """Key of its weight in the task's state_dict."""
+        inner = "embedding_bags" if self.kind == "pooled" else "embeddings"
+        return ".".join(part for part in (self.module_name, inner, self.name, "weight") if part)
+
+
+class LocalPart(NamedTuple):
+    """A rectangle of a table that this rank holds."""
+
+    values: torch.Tensor
+    """float [rows, columns], a view into the parameter."""
+    first_row: int
+    """Its offset in the whole table."""
+    first_column: int
+    """Its offset in the whole table."""
+
+
+def find_tables(module: nn.Module) -> list[Table]:
+    """Every embedding table below `module`, in module order; wrappers (DistributedModelParallel, DDP) are looked through."""
+    tables = []
+    for name, child in get_unwrapped_module(module).named_modules():
+        if isinstance(child, ShardedEmbeddingBagCollection):
+            tables += [Table(config.name, name, "pooled", config) for config in child._embedding_bag_configs]
+        elif isinstance(child, EmbeddingBagCollection):
+            tables += [Table(config.name, name, "pooled", config) for config in child.embedding_bag_configs()]
+        elif isinstance(child, ShardedEmbeddingCollection):
+            tables += [Table(config.name, name, "sequence", config) for config in child._embedding_configs]
+        elif isinstance(child, EmbeddingCollection):
+            tables += [Table(config.name, name, "sequence", config) for config in child.embedding_configs()]
+    return tables
+
+
+def local_parts(weight: torch.Tensor | ShardedTensor | DTensor) -> list[LocalPart]:
+    """This rank's rectangles of a state_dict value: one of a plain tensor, any number of a sharded one."""
+    if isinstance(weight, ShardedTensor):
+        return [LocalPart(shard.tensor, *_offsets(shard.metadata.shard_offsets)) for shard in weight.local_shards()]
+    if isinstance(weight, DTensor):
+        local = weight.to_local()
+        return [
+            LocalPart(part, *_offsets(offsets)) for part, offsets in zip(local.local_shards(), local.local_offsets(), strict=True)
+        ]
+    return [LocalPart(weight, 0, 0)]
+
+
+def draw_table(weight: torch.Tensor | ShardedTensor | DTensor, *, table: Table, seed: int) -> None:
+    """Draw this rank's part of a table from `seed`, block by block, without ever holding the whole table.
+
+    Each block of INIT_BLOCK_ROWS rows has its own generator, keyed by seed, table and block: any shard can be drawn alone, and
+    every plan and world size gets the same bits. The table's initialiser must treat rows alike (uniform, normal, Kaiming: yes).
+    """
+    rows, width = table.config.num_embeddings, table.config.embedding_dim
+    for part in local_parts(weight):
+        first, last = part.first_row, part.first_row + part.values.shape[0]
+        for start in range(first - first % INIT_BLOCK_ROWS, last, INIT_BLOCK_ROWS):
+            block = _draw_block(table, start=start, rows=min(INIT_BLOCK_ROWS, rows - start), width=width, seed=seed)
+            _copy_rows(block, start=start, part=part)
+
+
+def spread_table(
+    weight: torch.Tensor | ShardedTensor | DTensor,
+    *,
+    source: torch.Tensor,
+    process_group: dist.ProcessGroup,
+    device: torch.device,
+) -> None:
+    """Copy the first rank's whole table `source` into every rank's part of `weight`, a block of rows at a time."""
+    parts = local_parts(weight)
+    for start in range(0, source.shape[0], INIT_BLOCK_ROWS):
+        block = source[start : start + INIT_BLOCK_ROWS].detach().to(device, copy=True)
+        if process_group.size() > 1:
+            dist.broadcast(block, group=process_group, group_src=0)
+        for part in parts:
+            _copy_rows(block, start=start, part=part)
+
+
+def _draw_block(table: Table, *, start: int, rows: int, width: int, seed: int) -> torch.Tensor:
+    key = hashlib.sha256(f"{seed}/{table.parameter_name}/{start}".encode()).digest()
+    block = torch.empty(rows, width)
+    assert table.config.init_fn is not None  # torchrec sets one where the configuration has none
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
+        table.config.init_fn(block)
+    if not bool(torch.isfinite(block).all()):
+        raise UserError(
+            f"table {table.name}: its initialiser can't fill a block of rows; build the table on a real device, not on meta"
+        )
+    return block
+
+
+@torch.no_grad()
+def _copy_rows(block: torch.Tensor, *, start: int, part: LocalPart) -> None:
+    """Copy the rows and columns that `block` (whole rows from `start`) and `part` share."""
+    rows, columns = part.values.shape
+    low, high = max(start, part.first_row), min(start + block.shape[0], part.first_row + rows)
+    if low < high:
+        chosen = block[low - start : high - start, part.first_column : part.first_column + columns]
+        part.values[low - part.first_row : high - part.first_row].copy_(chosen)
+
+
+def _offsets(offsets: tuple[int, ...] | list[int]) -> Iterator[int]:
+    """Row and column offset; a row-wise optimizer state has no column."""
+    return iter((*offsets, 0)[:2])
