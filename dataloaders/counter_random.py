@@ -34,10 +34,12 @@ def random_pairs(key: int, counter: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def below(random: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
-    """int64 in [0, bound): the high word of the 128-bit product random * bound; bound < 2^32, so the bias is below 2^-32."""
+    """int64 in [0, bound): the high word of the 128-bit product random * bound, 1 <= bound < 2^63; bias below bound / 2^64."""
     bound = np.asarray(bound, dtype=np.uint64)
-    low = ((random & _LOW) * bound) >> _HALF
-    return (((random >> _HALF) * bound + low) >> _HALF).astype(np.int64)
+    random_low, random_high, bound_low, bound_high = random & _LOW, random >> _HALF, bound & _LOW, bound >> _HALF
+    upper = random_high * bound_low + ((random_low * bound_low) >> _HALF)
+    middle = random_low * bound_high + (upper & _LOW)
+    return (random_high * bound_high + (upper >> _HALF) + (middle >> _HALF)).astype(np.int64)
 
 
 def permutation(key: int, size: int) -> np.ndarray:

@@ -137,8 +137,8 @@ class NegativeSampler:
     """
 
     def __init__(self, touched: TouchedItems, *, num: int, seed: int, frequency_I: np.ndarray | None = None) -> None:
-        self._touched, self._num, self._seed, self._frequency_I = touched, num, seed, frequency_I
-        self._cumulative_I = None if frequency_I is None else np.cumsum(frequency_I)
+        self._touched, self._num, self._seed = touched, num, seed
+        self._popularity = None if frequency_I is None else (frequency_I, np.cumsum(frequency_I))
 
     def draw(self, *, epoch: int, row_id_B: np.ndarray, user_B: np.ndarray) -> np.ndarray:
         """Items that the user of each row never touched, int64 [num, B]; [d, b] depends on (seed, epoch, row_id_B[b], d) only.
@@ -148,21 +148,23 @@ class NegativeSampler:
         """
         full = self._touched.counts_U[user_B] >= self._touched.num_items
         if full.any():
-            self._raise_exhausted(row_id_B, user_B, np.flatnonzero(full)[0], "every item")
-        if self._cumulative_I is None:
+            self._raise_exhausted(row_id_B, user_B, int(np.flatnonzero(full)[0]), "every item")
+        if self._popularity is None:
             key = fold_key(self._seed, epoch, _UNIFORM)
             random_DB = random_pairs(key, row_id_B, np.arange(self._num)[:, None])
             left_B = self._touched.num_items - self._touched.counts_U[user_B]
             return self._touched.untouched(user_B, below(random_DB, left_B))
-        return self._draw_popular(fold_key(self._seed, epoch, _POPULARITY), row_id_B, user_B)
+        return self._draw_popular(fold_key(self._seed, epoch, _POPULARITY), *self._popularity, row_id_B=row_id_B, user_B=user_B)
 
-    def _draw_popular(self, key: int, row_id_B: np.ndarray, user_B: np.ndarray) -> np.ndarray:
+    def _draw_popular(
+        self, key: int, frequency_I: np.ndarray, cumulative_I: np.ndarray, *, row_id_B: np.ndarray, user_B: np.ndarray
+    ) -> np.ndarray:
         """Redraw what is touched a bounded number of times, then draw the few left exactly: the distribution is the exact one."""
         item_DB = np.empty((self._num, len(row_id_B)), dtype=np.int64)
         draw, row = (axis.ravel() for axis in np.indices(item_DB.shape))
         for attempt in range(_MAX_REDRAWS):
             random = random_pairs(key, row_id_B[row], draw * _ROUND_STRIDE + attempt)
-            item = np.searchsorted(self._cumulative_I, below(random, self._cumulative_I[-1]), side="right")
+            item = np.searchsorted(cumulative_I, below(random, cumulative_I[-1]), side="right")
             item_DB[draw, row] = item
             again = self._touched.contains(user_B[row], item)
             draw, row = draw[again], row[again]
@@ -170,12 +172,12 @@ class NegativeSampler:
                 return item_DB
         random = random_pairs(key, row_id_B[row], draw * _ROUND_STRIDE + _MAX_REDRAWS)
         for d, b, number in zip(draw, row, random, strict=True):
-            weight_I = self._frequency_I.copy()
+            weight_I = frequency_I.copy()
             weight_I[self._touched.items_of(int(user_B[b]))] = 0
-            cumulative_I = np.cumsum(weight_I)
-            if cumulative_I[-1] == 0:
-                self._raise_exhausted(row_id_B, user_B, b, "every item with a training positive")
-            item_DB[d, b] = np.searchsorted(cumulative_I, below(number, cumulative_I[-1]), side="right")
+            left_I = np.cumsum(weight_I)
+            if left_I[-1] == 0:
+                self._raise_exhausted(row_id_B, user_B, int(b), "every item with a training positive")
+            item_DB[d, b] = np.searchsorted(left_I, below(number, left_I[-1]), side="right")
         return item_DB
 
     def _raise_exhausted(self, row_id_B: np.ndarray, user_B: np.ndarray, place: int, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,7 +24,7 @@ class Prefetcher(Generic[T]):
     """Yields the items of `source`, which a thread produces at most `depth` ahead of the consumer.
 
     An exception of `source` is raised by the `next` that would have returned the item. `close` stops the thread and waits for it;
-    it is called on the way out of the garbage collector too, so an abandoned iterator leaves no thread behind.
+    an abandoned or forgotten iterator is closed when it is collected, at the latest when the interpreter exits.
     """
 
     def __init__(self, source: Iterator[T], *, depth: int) -> None:
@@ -38,6 +39,8 @@ class Prefetcher(Generic[T]):
             target=_produce, args=(source, self._items, self._room, self._stop), name="dataloader-prefetch", daemon=True
         )
         self._thread.start()
+        # unlike __del__, a finalizer runs before the interpreter freezes daemon threads, which could then never be joined
+        self._finalizer = weakref.finalize(self, _shut_down, self._thread, self._room, self._stop)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -57,14 +60,15 @@ class Prefetcher(Generic[T]):
     def close(self) -> None:
         """Stop the thread and wait until it has finished the item it is working on."""
         self._done = True
-        self._stop.set()
-        self._room.release()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        self._finalizer()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_thread"):
-            self.close()
+
+def _shut_down(thread: threading.Thread, room: threading.Semaphore, stop: threading.Event) -> None:
+    stop.set()
+    room.release()
+    # the garbage collector may run this in the thread itself
+    if thread is not threading.current_thread():
+        thread.join()
 
 
 def _produce(source: Iterator[T], items: queue.SimpleQueue, room: threading.Semaphore, stop: threading.Event) -> None:

@@ -66,7 +66,7 @@ class RowGroupStore:
         Raises:
             DataError: a row group cannot be read, or holds a bad row and the policy is `raise`.
         """
-        self._open = {segment.group: self._decoded(segment.group) for segment in segments}
+        self._open = {group: self._decoded(group) for group in dict.fromkeys(segment.group for segment in segments)}
         blocks: dict[tuple[int, int], _Block] = {}
         parts, skipped = [], SkipCounts()
         for segment in segments:
@@ -74,8 +74,8 @@ class RowGroupStore:
             if bad is not None:
                 skipped.update(bad.count(segment.rows))
             for number in range(segment.start // BLOCK_ROWS, -(-segment.stop // BLOCK_ROWS)):
-                block = blocks[segment.group, number] = self._block(segment, number)
-                first = number * BLOCK_ROWS
+                place, first = (segment.group, number), number * BLOCK_ROWS
+                block = blocks[place] = blocks.get(place) or self._block(segment, number)
                 part = block.part(max(segment.start - first, 0), min(segment.stop - first, BLOCK_ROWS))
                 if part.start < part.stop:
                     parts.append(part)

@@ -38,19 +38,15 @@ class EmbeddingConfig:
 
 
 @torch.no_grad()
-def initialise_table(weight: torch.Tensor, *, table: str, num_rows: int, dim: int, std: float) -> None:
-    """Fill a whole table [num_rows, dim] with N(0, std²), as a function of torch.initial_seed() and the table's name alone.
+def initialise_table(weight: torch.Tensor, *, table: str, std: float) -> None:
+    """Fill `weight` with N(0, std²), as a function of its shape, torch.initial_seed() and the table's name alone.
 
-    So a table starts the same whatever else the model has and wherever it lives. A shard cannot know which rows or columns of the
-    table it holds: any other shape is filled with NaN, to be loaded from a whole table's state dict. A meta tensor is left alone.
+    So a table starts the same whatever else the model has and wherever it lives. Equal shapes of one table get equal values: who
+    draws a table in parts (shards, blocks of rows) gives each part its own torch.manual_seed. A meta tensor is left alone.
     """
-    if weight.is_meta:
-        return
-    if tuple(weight.shape) != (num_rows, dim):
-        weight.fill_(torch.nan)
-        return
-    generator = torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(table.encode())) % 2**63)
-    weight.copy_(torch.normal(0.0, std, (num_rows, dim), generator=generator))
+    if not weight.is_meta:
+        generator = torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(table.encode())) % 2**63)
+        weight.copy_(torch.normal(0.0, std, tuple(weight.shape), generator=generator))
 
 
 class FeatureEmbeddings(nn.Module):
@@ -183,7 +179,7 @@ def _by_space(features: list[Feature]) -> dict[str, list[Feature]]:
 
 
 def _init_fn(feature: Feature, config: EmbeddingConfig) -> partial[None]:
-    return partial(initialise_table, table=feature.table, num_rows=feature.vocab_size, dim=config.dim, std=config.init_std)
+    return partial(initialise_table, table=feature.table, std=config.init_std)
 
 
 def _pooled_tables(features: list[Feature], config: EmbeddingConfig) -> list[EmbeddingBagConfig]:

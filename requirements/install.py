@@ -18,7 +18,8 @@ from pathlib import Path
 
 LOCKS = Path(__file__).resolve().parent
 ROOT = LOCKS.parent
-NO_CPU_WHEEL = "No matching distribution found for torch=="
+NO_CPU_WHEEL = re.compile(r"(No matching distribution found for|Cannot install) torch==")
+"""pip's words for it; the second where a constraint file names torch too."""
 FREE_GB = {"cpu": 4, "cpu-default-index": 9, "cuda": 12}
 
 
@@ -40,6 +41,9 @@ def main() -> None:
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 def make_ready(venv: Path, *, stack: str, recreate: bool) -> None:
@@ -104,7 +108,7 @@ def install(venv: Path, *, stack: str) -> None:
     """Install the lock of `stack`; on a CPU without PyTorch's CPU wheels, say so once and take the default build of torch."""
     print(f"Installing the {stack} stack into {venv} (once; one to three minutes on a fast line).", flush=True)
     status, output = run_pip(venv, lock=stack)
-    if status != 0 and stack == "cpu" and NO_CPU_WHEEL in output:
+    if status != 0 and stack == "cpu" and NO_CPU_WHEEL.search(output):
         print(
             "pip finds no CPU build of torch where it is configured to look: taking the default build, about 3 GB more of CUDA\n"
             "libraries. To save them, put the CPU wheel index named on PyTorch's Get Started page into PIP_EXTRA_INDEX_URL,\n"
@@ -124,17 +128,17 @@ def run_pip(venv: Path, *, lock: str) -> tuple[int, str]:
         raise SetupError(f"{venv} is on a disk with {free_gb:.1f} GB free; the install needs about {FREE_GB[lock]} GB. Free some.")
     options = ["--no-deps", "--no-input", "--no-warn-conflicts", "--disable-pip-version-check", "--progress-bar", "off"]
     command = [str(venv / "bin" / "python"), "-m", "pip", "install", *options, "-r", str(LOCKS / f"{lock}.txt")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        large = re.match(r"\s*Downloading (\S+).* \((\d+\.\d+ [MG]B)\)", line)
-        if large and float(large[2].split()[0]) >= 20:
-            print(f"  {large[1].rpartition('/')[2]} ({large[2]})", flush=True)
-        elif line.startswith("Installing collected packages"):
-            print(f"  unpacking {line.count(',') + 1} packages", flush=True)
-    return process.wait(), "".join(lines)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            large = re.match(r"\s*Downloading (\S+).* \((\d+\.\d+ [MG]B)\)", line)
+            if large and float(large[2].split()[0]) >= 20:
+                print(f"  {large[1].rpartition('/')[2]} ({large[2]})", flush=True)
+            elif line.startswith("Installing collected packages"):
+                print(f"  unpacking {line.count(',') + 1} packages", flush=True)
+    return process.returncode, "".join(lines)
 
 
 if __name__ == "__main__":

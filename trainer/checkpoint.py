@@ -34,7 +34,16 @@ from trainer.checkpoint_manifest import (
     sync_to_disk,
     write_manifest,
 )
-from trainer.checkpoint_state import DataReader, DataWriter, check_fits, collect_state, describe_plan, state_sha256
+from trainer.checkpoint_state import (
+    DataReader,
+    DataWriter,
+    check_fits,
+    collect_state,
+    describe_plan,
+    gather_names,
+    known_warnings_silenced,
+    state_sha256,
+)
 from trainer.determinism import rng_state, set_rng_state
 from trainer.errors import CheckpointError
 
@@ -104,7 +113,8 @@ def save(
     state = collect_state(module, optimizer)
     _on_first_rank(f"prepare {partial}", lambda: _prepare(folder, target=target, partial=partial))
     try:
-        dcp.save(state, storage_writer=DataWriter(partial, sync_files=True), no_dist=not dist.is_initialized())
+        with known_warnings_silenced():
+            dcp.save(state, storage_writer=DataWriter(partial, sync_files=True), no_dist=not dist.is_initialized())
     except (dcp.api.CheckpointException, OSError, RuntimeError) as error:
         raise CheckpointError(f"{partial}: writing tensors failed: {error}; older checkpoints are untouched") from error
     _on_every_rank(f"write {partial}", lambda: _write_rng(partial))
@@ -148,9 +158,11 @@ def load(path: Path, *, module: nn.Module, optimizer: KeyedOptimizer | None) -> 
     manifest = _on_every_rank(f"verify {path}", lambda: _verify_share(path))[0]
     reader = DataReader(path, files=manifest.files)
     state = collect_state(module, optimizer)
-    _on_every_rank(f"read {path}", lambda: check_fits(state, reader.read_metadata(), path=path))
+    names = gather_names(state)
+    _on_every_rank(f"read {path}", lambda: check_fits(state, reader.read_metadata(), all_names=names, path=path))
     try:
-        dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
+        with known_warnings_silenced():
+            dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
     except (dcp.api.CheckpointException, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: reading tensors failed: {error}; this process's weights are now a mixture") from error
     if optimizer is not None:

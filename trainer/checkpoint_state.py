@@ -2,7 +2,9 @@
 
 import hashlib
 import pickle
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,11 @@ from torch import nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata
 from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
-from torch.distributed.tensor import DTensor
 from torchrec.optim.keyed import KeyedOptimizer
 
 from trainer.errors import CheckpointError
 
-Value = torch.Tensor | ShardedTensor | DTensor
+Value = torch.Tensor | ShardedTensor
 METADATA_FILE = ".metadata"
 
 _ALLOWED_CLASSES = {
@@ -108,29 +109,37 @@ def collect_state(module: nn.Module, optimizer: KeyedOptimizer | None) -> dict[s
     return state
 
 
-def check_fits(state: Mapping[str, Value], metadata: Metadata, *, path: Path) -> None:
+def check_fits(state: Mapping[str, Value], metadata: Metadata, *, all_names: Collection[str], path: Path) -> None:
     """Compare names, shapes and types of a checkpoint with the task that is to take it.
+
+    Args:
+        state: this rank's tensors.
+        metadata: of the checkpoint.
+        all_names: names on all ranks; a fused optimizer's state exists only where its table has a shard.
+        path: the checkpoint, for the message.
 
     Raises:
         CheckpointError: they differ; the message names what differs.
     """
     stored = metadata.state_dict_metadata
-    with_optimizer = any(name.startswith("optimizer/") for name in state)
-    missing = sorted(state.keys() - stored.keys())
-    unknown = sorted(name for name in stored.keys() - state.keys() if with_optimizer or name.startswith("model/"))
+    with_optimizer = any(name.startswith("optimizer/") for name in all_names)
+    missing = sorted(all_names - stored.keys())
+    unknown = sorted(name for name in stored.keys() - all_names if with_optimizer or name.startswith("model/"))
     if missing or unknown:
-        hint = "; the optimizer or the way its tables are updated differs" if _only_optimizer(missing + unknown) else ""
-        raise CheckpointError(f"{path}: does not fit this task: lacks {_some(missing)}, and has unknown {_some(unknown)}{hint}")
+        hint = "; the weights fit, so it is the tables' optimizer or their sharding that differs" * _only_optimizer(
+            missing + unknown
+        )
+        raise CheckpointError(f"{path}: does not fit this task: it lacks {_some(missing)} and has unknown {_some(unknown)}{hint}")
     for name, value in state.items():
         entry = stored[name]
-        size = tuple(value.metadata().size if isinstance(value, ShardedTensor) else value.size())
-        if size != tuple(entry.size):
+        shape, dtype = _shape_and_dtype(value)
+        if shape != tuple(entry.size):
             note = ""
-            if name.endswith("momentum1"):
+            if name.endswith(".momentum1"):
                 note = "; RowWiseAdagrad's state can't move between row-wise and column-wise plans: keep the plan that wrote it"
-            raise CheckpointError(f"{path}: {name} is {tuple(entry.size)} there and {size} in this task{note}")
-        if value.dtype != entry.properties.dtype:
-            raise CheckpointError(f"{path}: {name} is {entry.properties.dtype} there and {value.dtype} in this task")
+            raise CheckpointError(f"{path}: {name} is {tuple(entry.size)} there and {shape} in this task{note}")
+        if dtype != entry.properties.dtype:
+            raise CheckpointError(f"{path}: {name} is {entry.properties.dtype} there and {dtype} in this task")
 
 
 def state_sha256(module: nn.Module, optimizer: KeyedOptimizer | None = None) -> str:
@@ -139,9 +148,10 @@ def state_sha256(module: nn.Module, optimizer: KeyedOptimizer | None = None) -> 
     Weights hash equally for every plan and world size; so does optimizer state, where the plans update tables in the same way. A
     collective call: tensors are gathered one at a time on the first rank.
     """
+    state = collect_state(module, optimizer)
     digest = hashlib.sha256()
-    for name, value in sorted(collect_state(module, optimizer).items()):
-        full = _full_tensor(value)
+    for name in sorted(gather_names(state)):
+        full = _full_tensor(state.get(name))
         if full is not None:
             digest.update(f"{name} {full.dtype} {tuple(full.shape)}\n".encode())
             digest.update(full.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -149,6 +159,26 @@ def state_sha256(module: nn.Module, optimizer: KeyedOptimizer | None = None) -> 
     if dist.is_initialized():
         dist.broadcast_object_list(answer, src=0)
     return answer[0]
+
+
+def gather_names(state: Mapping[str, Value]) -> set[str]:
+    """Names of the tensors on all ranks; a collective call."""
+    names: list[list[str]] = [list(state)]
+    if dist.is_initialized():
+        names = [[]] * dist.get_world_size()
+        dist.all_gather_object(names, list(state))
+    return {name for share in names for name in share}
+
+
+@contextmanager
+def known_warnings_silenced() -> Iterator[None]:
+    """Silence what torch.distributed.checkpoint says about things that are as they should be."""
+    with warnings.catch_warnings():
+        # TorchRec hands out ShardedTensor; torch repeats its advice to prefer DTensor at each use
+        warnings.filterwarnings("ignore", message="Please use DTensor instead", category=FutureWarning)
+        # a single process without a process group is asked for
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
 
 
 def describe_plan(state: Mapping[str, Value]) -> dict[str, str]:
@@ -163,17 +193,31 @@ def describe_plan(state: Mapping[str, Value]) -> dict[str, str]:
     return plan
 
 
-def _full_tensor(value: Value) -> torch.Tensor | None:
-    """The whole tensor; None on ranks other than the first where it is sharded."""
-    if isinstance(value, DTensor):
-        return value.full_tensor()
-    if not isinstance(value, ShardedTensor):
-        return value
-    metadata = value.metadata()
-    device = metadata.shards_metadata[0].placement.device()
-    full = torch.empty(metadata.size, dtype=metadata.tensor_properties.dtype, device=device) if dist.get_rank() == 0 else None
-    value.gather(dst=0, out=full)
+def _full_tensor(value: Value | None) -> torch.Tensor | None:
+    """The whole tensor, on the first rank; elsewhere, or where this rank has no shard of it, it takes part in gathering it."""
+    if isinstance(value, torch.Tensor) and not isinstance(value, ShardedTensor):
+        return value if not dist.is_initialized() or dist.get_rank() == 0 else None
+    mine = None
+    if value is not None:
+        shards = [(shard.metadata.shard_offsets, shard.tensor.detach().cpu()) for shard in value.local_shards()]
+        mine = (tuple(value.metadata().size), shards)
+    gathered: list[tuple | None] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(mine, gathered, dst=0)
+    if gathered is None:
+        return None
+    parts = [part for part in gathered if part is not None]
+    size = parts[0][0]
+    full = torch.empty(size, dtype=next(tensor for _, shards in parts for _, tensor in shards).dtype)
+    for _, shards in parts:
+        for offsets, tensor in shards:
+            full[tuple(slice(start, start + length) for start, length in zip(offsets, tensor.shape, strict=True))] = tensor
     return full
+
+
+def _shape_and_dtype(value: Value) -> tuple[tuple[int, ...], torch.dtype]:
+    if isinstance(value, ShardedTensor):
+        return tuple(value.metadata().size), value.metadata().tensor_properties.dtype
+    return tuple(value.shape), value.dtype
 
 
 def _only_optimizer(names: list[str]) -> bool:

@@ -1,11 +1,13 @@
 """What the first rank says: one aligned line per log interval, tables before and after."""
 
 import math
+import sys
 
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+WIDTH_WITHOUT_TERMINAL = 140
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 
 
 def progress_line(*, step: int, total_steps: int, epoch: float, values: dict[str, float], eta_seconds: float) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-FBGEMM_PACKAGES = ("fbgemm-gpu", "fbgemm-gpu-cpu")
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def provenance() -> dict[str, str]:
-    """Facts about this process's machine and software; `unknown` where a fact can't be found out."""
+    """Date (UTC), commit (`+`: the working tree differs from it), cpu, cores, gpu and library versions, for every result row."""
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "commit": _commit(),
         "cpu": _cpu_model(),
         "cores": str(os.cpu_count()),
@@ -23,35 +23,31 @@ def provenance() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchrec": _version("torchrec"),
-        "fbgemm": next((v for v in map(_version, FBGEMM_PACKAGES) if v != "unknown"), "unknown"),
+        "fbgemm": _version("fbgemm-gpu", "fbgemm-gpu-cpu"),
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+def _version(*packages: str) -> str:
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return "none"
 
 
 def _commit() -> str:
-    """Short commit of the source, with `+` where the work tree differs from it."""
-    folder = Path(__file__).parent
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = _git(folder, "rev-parse", "--short", "HEAD")
-        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,14 +1,12 @@
 """Embedding tables of a task: where they are, and their initial weights, the same for every sharding plan."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torch.distributed.tensor import DTensor
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.model_parallel import get_unwrapped_module
@@ -68,19 +66,14 @@ def find_tables(module: nn.Module) -> list[Table]:
     return tables
 
 
-def local_parts(weight: torch.Tensor | ShardedTensor | DTensor) -> list[LocalPart]:
+def local_parts(weight: torch.Tensor | ShardedTensor) -> list[LocalPart]:
     """This rank's rectangles of a state_dict value: one of a plain tensor, any number of a sharded one."""
     if isinstance(weight, ShardedTensor):
-        return [LocalPart(shard.tensor, *_offsets(shard.metadata.shard_offsets)) for shard in weight.local_shards()]
-    if isinstance(weight, DTensor):
-        local = weight.to_local()
-        return [
-            LocalPart(part, *_offsets(offsets)) for part, offsets in zip(local.local_shards(), local.local_offsets(), strict=True)
-        ]
+        return [LocalPart(shard.tensor, *shard.metadata.shard_offsets) for shard in weight.local_shards()]
     return [LocalPart(weight, 0, 0)]
 
 
-def draw_table(weight: torch.Tensor | ShardedTensor | DTensor, *, table: Table, seed: int) -> None:
+def draw_table(weight: torch.Tensor | ShardedTensor, *, table: Table, seed: int) -> None:
     """Draw this rank's part of a table from `seed`, block by block, without ever holding the whole table.
 
     Each block of INIT_BLOCK_ROWS rows has its own generator, keyed by seed, table and block: any shard can be drawn alone, and
@@ -95,7 +88,7 @@ def draw_table(weight: torch.Tensor | ShardedTensor | DTensor, *, table: Table, 
 
 
 def spread_table(
-    weight: torch.Tensor | ShardedTensor | DTensor,
+    weight: torch.Tensor | ShardedTensor,
     *,
     source: torch.Tensor,
     process_group: dist.ProcessGroup,
@@ -133,8 +126,3 @@ def _copy_rows(block: torch.Tensor, *, start: int, part: LocalPart) -> None:
     if low < high:
         chosen = block[low - start : high - start, part.first_column : part.first_column + columns]
         part.values[low - part.first_row : high - part.first_row].copy_(chosen)
-
-
-def _offsets(offsets: tuple[int, ...] | list[int]) -> Iterator[int]:
-    """Row and column offset; a row-wise optimizer state has no column."""
-    return iter((*offsets, 0)[:2])

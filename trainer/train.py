@@ -19,8 +19,8 @@ def main() -> None:
         config = parse_run_config(sys.argv[1:])
         with distributed(config.loop.device) as ranks:
             trainer = Trainer(config, ranks=ranks)
-            trainer.fit()
-            trainer.test()
+            if trainer.fit():
+                trainer.test()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Trainer:
             raise UserError("loop.precision=bfloat16 needs a GPU, and this run is on a CPU: use --loop.precision float32")
         seed_everything(config.seed, rank=ranks.rank)
         self.schema = Schema.load(config.data)
-        self.train_loader = self._loader(config.data / "train", training=True)
+        self.train_loader = self.new_train_loader()
         self.steps_per_epoch = self.train_loader.steps_per_epoch
         self.total_steps = self.steps_per_epoch * config.loop.max_epochs
         task = build_task(
@@ -94,11 +94,11 @@ class Trainer:
 
     def fit(self) -> bool:
         """Train until validation stops improving or the epochs are over; False where a signal made it save and leave before."""
-        with StopSignal(self.ranks) as stop, closing(self._batches()) as batches, self._run_log() as log:
-            pipeline = self._pipeline()
+        with StopSignal(self.ranks) as stop, closing(self.batches()) as batches, self._run_log() as log:
+            pipeline = self.pipeline()
             window = LogWindow(self)
             while not self.state.finished:
-                out = self._train_step(pipeline, batches)
+                out = self.train_step(pipeline, batches)
                 stop.watch(out.loss)
                 window.add(out)
                 if self.state.step % self.config.loop.log_every_steps == 0:
@@ -140,6 +140,10 @@ class Trainer:
             self._eval_loaders[folder] = self._loader(folder, training=False)
         return evaluate(self.module, self._eval_loaders[folder], ranks=self.ranks)
 
+    def new_train_loader(self) -> Dataloader:
+        """A loader of this rank's training batches, at the start of the first epoch."""
+        return self._loader(self.config.data / "train", training=True)
+
     def _loader(self, folder: Path, *, training: bool) -> Dataloader:
         config = self.config.loader if training else dataclasses.replace(self.config.loader, negatives=NegativeConfig(kind="none"))
         return Dataloader(
@@ -152,12 +156,13 @@ class Trainer:
             world_size=self.ranks.world_size,
         )
 
-    def _batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
+        """Training batches from the current step on, epoch after epoch, without end."""
         self.train_loader.seek(epoch=self.state.step // self.steps_per_epoch, batch=self.state.step % self.steps_per_epoch)
         while True:
             yield from self.train_loader
 
-    def _pipeline(self) -> TrainPipelineBase | TrainPipelineSparseDist:
+    def pipeline(self) -> TrainPipelineBase | TrainPipelineSparseDist:
         """Three stages overlap on a GPU (copy, input distribution, compute); a CPU has nothing to overlap."""
         on_gpu = self.ranks.device.type == "cuda" and self.config.sharding.kind == "planner"
         kind = TrainPipelineSparseDist if on_gpu else TrainPipelineBase
@@ -168,7 +173,7 @@ class Trainer:
         with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16):
             return self.module(batch)
 
-    def _train_step(self, pipeline: TrainPipelineBase | TrainPipelineSparseDist, batches: Iterator[Batch]) -> TrainOut:
+    def train_step(self, pipeline: TrainPipelineBase | TrainPipelineSparseDist, batches: Iterator[Batch]) -> TrainOut:
         """One optimizer step; learning rate and temperature are set from the global step, so a resumed run repeats them."""
         started = time.perf_counter()
         self.task.model.schedule(self.state.step, self.steps_per_epoch)

@@ -57,17 +57,25 @@ def write_json(path: Path, content: dict[str, object]) -> None:
 
 
 def print_counts(title: str, counts: dict[str, int | float | str]) -> None:
-    """A two-column table on the console."""
-    table = Table("count", "value", title=title, title_justify="left")
+    """A title and a two-column table on the console."""
+    table = Table("count", "value")
     for name, value in counts.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value)
-    Console().print(table)
+    console = Console()
+    console.print(title, soft_wrap=True)
+    console.print(table)
 
 
-def run_command(config_type: type[Config], *, prepare: Callable[[Config], None], arguments: list[str] | None = None) -> int:
-    """Parse the command line into `config_type`, run `prepare`, and return the exit code: 0 ok, 2 user error, 3 bad data."""
+def run_command(
+    config_type: type[Config], *, prepare: Callable[[Config], None], program: str, arguments: list[str] | None = None
+) -> int:
+    """Parse the command line into `config_type`, run `prepare`, and return the exit code: 0 ok, 2 user error, 3 bad data.
+
+    Raises:
+        SystemExit: the arguments do not parse (code 2), or ask for help (code 0).
+    """
     try:
-        prepare(tyro.cli(config_type, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
+        prepare(tyro.cli(config_type, prog=program, args=arguments, config=(tyro.conf.OmitArgPrefixes,)))
     except DataError as error:
         sys.stderr.write(f"bad data: {error}\n")
         return 3

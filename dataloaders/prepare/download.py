@@ -1,8 +1,8 @@
 """Fetches a published archive, checks its md5 before a byte is unpacked, and unpacks only the named files."""
 
 import hashlib
+import http.client
 import io
-import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ def fetch_archive(url: str, *, md5: str, folder: Path, names: tuple[str, ...]) -
     Members are found by their last path component and written under that name alone, so no member can leave `folder`.
 
     Raises:
-        ConnectionError: the address cannot be reached.
+        ConnectionError: the address cannot be reached, or the connection breaks.
         DataError: the archive's md5 differs, or it lacks one of the names.
     """
     if all((folder / name).is_file() for name in names):
@@ -27,7 +27,7 @@ def fetch_archive(url: str, *, md5: str, folder: Path, names: tuple[str, ...]) -
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
             content = response.read()
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(f"{url}: {error}; expected to download an archive; check the network, or {by_hand}") from error
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:

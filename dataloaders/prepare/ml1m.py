@@ -2,7 +2,7 @@
 
 Beside the folders that dataloaders.schema describes, the output holds `vocabularies.json` (raw value of every id, in id order),
 `preparation.json` (arguments, md5 of the raw files, counts) and, for next_behaviour with leave_one_out, `test_popularity/`: the
-test positives against negatives drawn in proportion to their training positives.
+test positives against negatives drawn in proportion to an item's training positives plus one.
 
 row_id is the row of ratings.dat (from 0); a fixed negative has its positive's row_id plus the number of rows of ratings.dat.
 """
@@ -148,7 +148,8 @@ def _write_rows(
         columns["validation"] = partial(paired, targets.validation_T)
         columns["test"] = partial(paired, targets.test_T)
         if schema.name.endswith("/leave_one_out"):
-            frequency_I = np.bincount(behaviours.item_N[targets.train_T], minlength=len(raw.raw_item_I))
+            # plus one: a user may have touched every item that train holds
+            frequency_I = np.bincount(behaviours.item_N[targets.train_T], minlength=len(raw.raw_item_I)) + 1
             popularity = NegativeSampler(touched, num=1, seed=seed, frequency_I=frequency_I)
             columns["test_popularity"] = partial(paired, targets.test_T, sampler=popularity)
     # built one at a time: only one split's columns are in memory
@@ -185,4 +186,4 @@ def _vocabularies(raw: RawMl1m) -> dict[str, list[int] | list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(Ml1mConfig, prepare=prepare_ml1m))
+    sys.exit(run_command(Ml1mConfig, prepare=prepare_ml1m, program="python -m dataloaders.prepare.ml1m"))

@@ -74,10 +74,9 @@ def read_ml1m(raw: Path) -> RawMl1m:
         DataError: a file is missing or empty, a line is malformed (file, line number, text, what was expected), an id repeats
             in users.dat or movies.dat, a genre is unknown, or a rating names a user or movie that its file lacks.
     """
-    md5: dict[str, str] = {}
-    users = _read_lines(raw / "users.dat", USER_PATTERN, "UserID::F|M::Age::Occupation::Zip-code", md5)
-    movies = _read_lines(raw / "movies.dat", MOVIE_PATTERN, "MovieID::Title::Genre|Genre|...", md5)
-    ratings = _read_lines(raw / "ratings.dat", RATING_PATTERN, "UserID::MovieID::Rating (1 to 5)::Timestamp in seconds", md5)
+    users = _read_lines(raw / "users.dat", USER_PATTERN, "UserID::F|M::Age::Occupation::Zip-code")
+    movies = _read_lines(raw / "movies.dat", MOVIE_PATTERN, "MovieID::Title::Genre|Genre|...")
+    ratings = _read_lines(raw / "ratings.dat", RATING_PATTERN, "UserID::MovieID::Rating (1 to 5)::Timestamp in seconds")
     users = _sorted_by_id(raw / "users.dat", users)
     movies = _sorted_by_id(raw / "movies.dat", movies)
     time_N = ratings["field_4"].cast(pl.Int64).to_numpy()
@@ -99,11 +98,11 @@ def read_ml1m(raw: Path) -> RawMl1m:
         title_I=movies["field_2"].gather(rated_I).to_list(),
         item_columns={"category": category_M.take(pa.array(rated_I)), "genres": genres.take(pa.array(rated_I))},
         categories=categories,
-        md5=md5,
+        md5={name: hashlib.md5((raw / name).read_bytes(), usedforsecurity=False).hexdigest() for name in FILE_NAMES},
     )
 
 
-def _read_lines(path: Path, pattern: str, expected: str, md5: dict[str, str]) -> pl.DataFrame:
+def _read_lines(path: Path, pattern: str, expected: str) -> pl.DataFrame:
     """One row per line with the pattern's groups as string columns field_1, field_2, ... and `line` (from 1)."""
     try:
         content = path.read_bytes()
@@ -112,7 +111,6 @@ def _read_lines(path: Path, pattern: str, expected: str, md5: dict[str, str]) ->
             f"{path}: no such file; pass --download, or fetch {ARCHIVE_URL} by hand "
             f"and unpack its three .dat files into {path.parent}"
         ) from None
-    md5[path.name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
     text = content.decode("latin-1").replace("\r\n", "\n").removesuffix("\n")
     lines = pl.Series("text", text.split("\n") if text else [], dtype=pl.String)
     if lines.is_empty():

@@ -1,21 +1,23 @@
 """The demo data set, with a cross structure of known size: `python -m dataloaders.prepare.synthetic --out DIR`.
 
-Every theme (jazz, hiking, ...) has two rival styles, and a category is one style of one theme: 2t and 2t + 1 are rivals. A row is one
-visit. The visitor likes a few themes and takes sides in each; the past behaviours of the visit fall into these themes, mostly with the
-preferred style. Then, for the target item and with c its category::
+Every theme (jazz, hiking, ...) has two rival styles, and a category is one style of one theme: 2t and 2t + 1 are rivals. A row is
+one visit: the visitor likes a few themes and takes a side in each; the past behaviours of the visit fall into these themes, mostly
+with the preferred style. For the target item, c its category::
 
-    logit = main_weight · (quality(item) + activity(user)) + cross_weight · (#{behaviours in c} - #{behaviours in c's rival})
+    logit = main_weight · (quality(item) + activity(user)) + cross_weight · (#behaviours in c - #behaviours in c's rival)
     label ~ Bernoulli(sigmoid(logit))
 
-The quality is a mean over the item's tags, the activity a user feature, and the last term is a function of the visible history alone, so
-the features determine the logit and its AUC is the best that any model can reach (Bayes AUC). `DIR/truth.json` stores it, with and
-without the cross term, for the labels as drawn; validation and test carry the logit in the column `true_logit`.
+The quality is a sum over the item's tags, the activity a user feature, and the last term a function of the visible history. So the
+features determine the logit, and no model can reach a higher AUC than it (Bayes AUC). `DIR/truth.json` stores that AUC for the
+labels as drawn, with and without the cross term; validation and test carry the logit in the column `true_logit`.
 
-Why two separate towers fall behind: the cross term needs, for each theme that a target may have, the balance of its two styles, as many
-numbers as there are themes. A user vector that does not know the target must carry all of them at once, through one mean over behaviours
-whose embedding is narrower than that, and learn each theme's balance on its own. Attention that sees the target, or a stand-in of it,
-needs one number, by one matching rule that all themes share.
+Why two separate towers fall behind: the cross term needs the balance of the two styles in the target's theme. A user vector that
+does not know the target must carry the balances of all themes at once, more numbers than an embedding of 16 has, through one mean
+over all behaviours, and each theme's balance is learned from the rows that aim at this theme alone. Attention that sees the target,
+or a stand-in of it, needs one number, by one matching rule that all rows share.
 """
+
+# R rows of all splits, I items, M themes a visitor likes, J history positions of all rows (jagged)
 
 import dataclasses
 import sys
@@ -29,8 +31,6 @@ from dataloaders.counter_random import below
 from dataloaders.parquet_writer import write_items, write_split
 from dataloaders.prepare.common import print_counts, random_stream, run_command, staged_folder, write_json
 from dataloaders.schema import Feature, Schema
-
-# R rows of all splits, I items, M themes a visitor likes, J history positions of all rows (jagged)
 
 NUM_TAGS = 24
 TAGS_PER_ITEM = 3
@@ -51,7 +51,7 @@ class SyntheticConfig:
     """Users; the id itself says nothing but the user's activity, so a table of ids cannot replace the history."""
     num_items: int = 2_000
     """Items, spread evenly over the categories."""
-    num_themes: int = 48
+    num_themes: int = 24
     """Themes; there are twice as many categories."""
     train_rows: int = 120_000
     """Rows of train."""
@@ -262,14 +262,12 @@ def _columns(visits: Visits, items: dict[str, pa.Array], config: SyntheticConfig
 
 def _schema(config: SyntheticConfig) -> Schema:
     """The same layout as MovieLens-1M where both have a column."""
-    num_categories, (shortest, longest) = 2 * config.num_themes, config.history_len
+    num_categories, longest = 2 * config.num_themes, config.history_len[1]
     features = (
         Feature(name="user", side="user", space="user", vocab_size=config.num_users),
         Feature(name="activity", side="user", space="activity", vocab_size=NUM_ACTIVITIES),
-        Feature(name="hist_item", side="history", space="item", vocab_size=config.num_items, max_len=longest, min_len=shortest),
-        Feature(
-            name="hist_category", side="history", space="category", vocab_size=num_categories, max_len=longest, min_len=shortest
-        ),
+        Feature(name="hist_item", side="history", space="item", vocab_size=config.num_items, max_len=longest, min_len=0),
+        Feature(name="hist_category", side="history", space="category", vocab_size=num_categories, max_len=longest, min_len=0),
         Feature(name="item", side="item", space="item", vocab_size=config.num_items),
         Feature(name="category", side="item", space="category", vocab_size=num_categories),
         Feature(name="tags", side="item", space="tag", vocab_size=NUM_TAGS, max_len=TAGS_PER_ITEM, min_len=0),
@@ -280,4 +278,4 @@ def _schema(config: SyntheticConfig) -> Schema:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(SyntheticConfig, prepare=prepare_synthetic))
+    sys.exit(run_command(SyntheticConfig, prepare=prepare_synthetic, program="python -m dataloaders.prepare.synthetic"))

@@ -19,34 +19,37 @@ class DiceGate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.Tensor) -> torch.Tensor:
         """[X, C] in the type of hidden_XC."""
-        ctx.save_for_backward(hidden_XC, normal_XC, alpha_C)
-        out_XC = torch.empty_like(hidden_XC)
+        gate_XC, out_XC = torch.empty_like(normal_XC), torch.empty_like(hidden_XC)
+        ctx.save_for_backward(hidden_XC, gate_XC, alpha_C)
         rows = _rows_per_step(hidden_XC)
         slope_C = 1 - alpha_C
-        for hidden, normal, out in zip(hidden_XC.split(rows), normal_XC.split(rows), out_XC.split(rows), strict=True):
-            torch.mul(torch.addcmul(alpha_C, slope_C, torch.sigmoid(normal)), hidden, out=out)
+        for hidden, normal, gate, out in zip(
+            hidden_XC.split(rows), normal_XC.split(rows), gate_XC.split(rows), out_XC.split(rows), strict=True
+        ):
+            torch.sigmoid(normal, out=gate)
+            torch.mul(torch.addcmul(alpha_C, slope_C, gate), hidden, out=out)
         return out_XC
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_XC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradients of s, n and α."""
-        hidden_XC, normal_XC, alpha_C = ctx.saved_tensors
-        grad_hidden_XC, grad_normal_XC = torch.empty_like(hidden_XC), torch.empty_like(normal_XC)
+        hidden_XC, gate_XC, alpha_C = ctx.saved_tensors
+        grad_hidden_XC, grad_normal_XC = torch.empty_like(hidden_XC), torch.empty_like(gate_XC)
         grad_alpha_C = torch.zeros_like(alpha_C)
         rows = _rows_per_step(hidden_XC)
         slope_C = 1 - alpha_C
-        for hidden, normal, grad, grad_hidden, grad_normal in zip(
+        for hidden, gate, grad, grad_hidden, grad_normal in zip(
             hidden_XC.split(rows),
-            normal_XC.split(rows),
+            gate_XC.split(rows),
             grad_XC.split(rows),
             grad_hidden_XC.split(rows),
             grad_normal_XC.split(rows),
             strict=True,
         ):
-            gate = torch.sigmoid(normal)
             torch.mul(torch.addcmul(alpha_C, slope_C, gate), grad, out=grad_hidden)
-            inactive = (grad * hidden).mul_(1 - gate)  # g·s·(1 − p): α's share; times p·(1 − α) it is n's
+            inactive = grad * hidden
+            inactive.addcmul_(inactive, gate, value=-1)  # g·s·(1 − p): α's share; times p·(1 − α) it is n's
             grad_alpha_C += inactive.sum(0, dtype=grad_alpha_C.dtype)
             torch.mul(inactive.mul_(gate), slope_C, out=grad_normal)
         return grad_hidden_XC, grad_normal_XC, grad_alpha_C

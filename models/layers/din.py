@@ -14,8 +14,8 @@ from models.layers.norm import Dice
 def mean_pool(history_JD: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
     """Eq. 18, the mean of each row's history: [J, D] and int64 [B] to [B, D]; 0 for an empty history."""
     row_J = row_index(lengths_B, history_JD.shape[0])
-    weight_B = lengths_B.clamp(min=1).to(history_JD.dtype).reciprocal()
-    return weighted_sum(history_JD, weight_B.index_select(0, row_J), row_J, lengths_B.shape[0])
+    weight_J = lengths_B.index_select(0, row_J).to(history_JD.dtype).reciprocal()
+    return weighted_sum(history_JD, weight_J, row_J, lengths_B.shape[0])
 
 
 class DinUnit(nn.Module):

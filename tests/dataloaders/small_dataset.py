@@ -1,5 +1,6 @@
 """A small prepared data set with everything that real ones have: several files, ragged row groups, empty lists, new users."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dataloaders.batch import Batch
+from dataloaders.loader import Dataloader, LoaderConfig
 from dataloaders.parquet_writer import write_items, write_split, write_user_items
 from dataloaders.schema import Feature, Schema
 
+NUM_ROWS = 500
 NUM_USERS, NUM_ITEMS, MAX_LEN = 60, 40, 6
 
 SCHEMA = Schema(
@@ -106,3 +109,17 @@ def batch_rows(batch: Batch) -> list[dict]:
             feature, lists = SCHEMA.feature(key), key_values(keyed, key)
             columns[key] = lists if feature.is_list else [only for (only,) in lists]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def make_loader(
+    dataset: SmallDataset, *, seed: int = 3, shuffle: bool = True, rank: int = 0, world_size: int = 1, **config
+) -> Dataloader:
+    """A loader of the train split with small batches."""
+    defaults = {"batch_size": 48, "lanes": 8, "prefetch": 0}
+    loader_config = LoaderConfig(**(defaults | config))
+    return Dataloader(SCHEMA, dataset.train, config=loader_config, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+
+
+def prefetch_threads() -> list[threading.Thread]:
+    """The loaders' background threads that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name == "dataloader-prefetch"]

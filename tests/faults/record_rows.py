@@ -18,8 +18,8 @@ from trainer.trainer import Trainer
 class RecordingTrainer(Trainer):
     """Keeps the row ids of each step in memory."""
 
-    def _train_step(self, pipeline, batches):
-        out = super()._train_step(pipeline, batches)
+    def train_step(self, pipeline, batches):
+        out = super().train_step(pipeline, batches)
         self.seen.append([self.state.step, out.row_id_B.tolist()])
         if self.state.step == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -17,6 +17,7 @@ SCHEMA = Schema(
         Feature(name="hist_time_lag", side="history", space="time_lag", vocab_size=5, max_len=6, min_len=0),
         Feature(name="item", side="item", space="item", vocab_size=40),
         Feature(name="category", side="item", space="category", vocab_size=9),
+        Feature(name="shop", side="item", space="shop", vocab_size=11),
         Feature(name="item_tags", side="item", space="tag", vocab_size=7, max_len=3, min_len=1),
     ),
     user_key="user",

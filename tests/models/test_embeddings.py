@@ -21,6 +21,7 @@ def test_features_of_one_space_share_one_table():
     assert [(c.name, c.feature_names) for c in embeddings.pooled.embedding_bag_configs()] == [
         ("t_user", ["user"]),
         ("t_tag", ["tags", "item_tags"]),
+        ("t_shop", ["shop"]),
     ]
     assert [(c.name, c.feature_names) for c in embeddings.sequence.embedding_configs()] == [
         ("t_item", ["hist_item", "item"]),
@@ -34,19 +35,21 @@ def test_outputs_are_the_tables_rows_in_schema_order():
     users, items = embeddings(batch.pooled, batch.sequence)
     tag = embeddings.pooled.embedding_bags["t_tag"].weight
     user = embeddings.pooled.embedding_bags["t_user"].weight
+    shop = embeddings.pooled.embedding_bags["t_shop"].weight
     item, category = embeddings.sequence.embeddings["t_item"].weight, embeddings.sequence.embeddings["t_category"].weight
     for row in range(9):
         tags = rows_of(batch.pooled, "tags")[row]
         mean = tag[tags].mean(0) if tags else torch.zeros(4)
         torch.testing.assert_close(users.profile_BU[row], torch.cat([user[rows_of(batch.pooled, "user")[row][0]], mean]))
-        torch.testing.assert_close(items.attributes_BA[row], tag[rows_of(batch.pooled, "item_tags")[row]].mean(0))
+        attributes = torch.cat([shop[rows_of(batch.pooled, "shop")[row][0]], tag[rows_of(batch.pooled, "item_tags")[row]].mean(0)])
+        torch.testing.assert_close(items.attributes_BA[row], attributes)
         target = torch.cat([item[rows_of(batch.sequence, "item")[row]], category[rows_of(batch.sequence, "category")[row]]], dim=1)
         torch.testing.assert_close(items.item_BD[row], target[0])
         history = users.history_JD.split(users.history_lengths_B.tolist())[row]
         ids = rows_of(batch.sequence, "hist_item")[row], rows_of(batch.sequence, "hist_category")[row]
         torch.testing.assert_close(history, torch.cat([item[ids[0]], category[ids[1]]], dim=1))
     assert users.history_lengths_B.dtype == torch.int64
-    assert (embeddings.dims.profile, embeddings.dims.attributes, embeddings.dims.position) == (8, 4, 8)
+    assert (embeddings.dims.profile, embeddings.dims.attributes, embeddings.dims.position) == (8, 8, 8)
 
 
 def test_tables_start_from_seed_and_name_whatever_else_is_built():
@@ -64,15 +67,24 @@ def test_tables_start_from_seed_and_name_whatever_else_is_built():
 
 def test_table_start_has_the_configured_spread():
     weight = torch.empty(4000, 8)
-    initialise_table(weight, table="t_item", num_rows=4000, dim=8, std=0.2)
+    initialise_table(weight, table="t_item", std=0.2)
     assert weight.std().item() == pytest.approx(0.2, rel=0.05)
     assert abs(weight.mean().item()) < 0.01
 
 
-def test_a_shard_is_filled_with_nan_until_it_is_loaded():
-    shard = torch.zeros(5, 8)
-    initialise_table(shard, table="t_item", num_rows=10, dim=8, std=0.2)
-    assert shard.isnan().all()
+def test_tables_of_one_shape_start_differently():
+    first, second = torch.empty(10, 8), torch.empty(10, 8)
+    initialise_table(first, table="t_item", std=0.2)
+    initialise_table(second, table="t_user", std=0.2)
+    assert not torch.equal(first, second)
+
+
+def test_blocks_of_a_table_differ_by_their_seed():
+    blocks = [torch.empty(10, 8) for _ in range(2)]
+    for seed, block in enumerate(blocks):
+        torch.manual_seed(seed)
+        initialise_table(block, table="t_item", std=0.2)
+    assert not torch.equal(*blocks)
 
 
 def test_history_without_partner_has_no_table_and_cannot_be_asked_for():

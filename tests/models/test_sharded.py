@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -49,10 +50,8 @@ def shard(task, process_group, sharding_types):
         sharders=sharders,
     )
     for name, tensor in sharded.state_dict().items():
-        if not isinstance(tensor, torch.Tensor) or type(tensor) is not torch.Tensor:
-            tensor.local_shards()[0].tensor.copy_(weights[name])
-        else:
-            tensor.copy_(weights[name])
+        local = tensor.local_shards()[0].tensor if isinstance(tensor, ShardedTensor) else tensor
+        local.copy_(weights[name])
     return sharded
 
 

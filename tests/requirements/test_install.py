@@ -86,10 +86,13 @@ def test_a_failed_install_leaves_no_stamp_and_is_completed_by_the_next_call(venv
     assert pip.locks == ["cpu", "cpu"]
 
 
+@pytest.mark.parametrize(
+    "words", ["No matching distribution found for torch==2.13.0+cpu", "Cannot install torch==2.13.0+cpu because"]
+)
 def test_without_a_cpu_wheel_the_default_build_is_taken_and_said(
-    venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
-    pip = FakePip((1, "ERROR: No matching distribution found for torch==2.13.0+cpu\n"), (0, ""))
+    pip = FakePip((1, f"ERROR: {words}\n"), (0, ""))
     make_ready(venv, pip, monkeypatch)
     assert pip.locks == ["cpu", "cpu-default-index"]
     assert "PIP_EXTRA_INDEX_URL" in capsys.readouterr().out

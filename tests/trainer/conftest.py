@@ -1,15 +1,19 @@
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 ROOT = Path(__file__).parents[2]
 RANKS = Path(__file__).parent / "ranks"
+sys.path.insert(0, str(RANKS))  # the programs there import each other by name, and tests import them
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +55,40 @@ def run_ranks() -> Callable[..., None]:
     return run
 
 
-@pytest.fixture
-def one_rank() -> Iterator[dist.ProcessGroup]:
-    """A gloo group of this process alone."""
+@pytest.fixture(scope="session")
+def on_two_ranks(run_ranks: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Results of ranks/collectives.py on two ranks, which first loads a checkpoint that one process wrote here."""
+    from cases import CASES
+    from tiny import build, train
+
+    from trainer.checkpoint import CheckpointConfig, save, state_sha256
+    from trainer.sharding import ShardingConfig
+
+    folder = tmp_path_factory.mktemp("collectives")
+    config = CASES["row_wise+row_wise adagrad"][1]
+    with single_rank() as group:
+        sharded, optimizer = build(ShardingConfig(default_type="table_wise"), config, group)
+        train(sharded, optimizer, config, steps=range(10))
+        (folder / "one").mkdir()
+        save(folder / "one", step=10, module=sharded.module, optimizer=optimizer, extra={"a": [1]}, config=CheckpointConfig())
+        alone = {"saved": state_sha256(sharded.module, optimizer)}
+        alone["losses"] = train(sharded, optimizer, config, steps=range(10, 14))
+    run_ranks("collectives", str(folder), folder=folder)
+    results = json.loads((folder / "results.json").read_text())
+    return results | {"alone": alone, "folder": folder, "norms": torch.load(folder / "norms.pt", weights_only=True)}
+
+
+@contextmanager
+def single_rank() -> Iterator[dist.ProcessGroup]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield dist.group.WORLD
     finally:
         dist.destroy_process_group()
+
+
+@pytest.fixture
+def one_rank() -> Iterator[dist.ProcessGroup]:
+    """A gloo group of this process alone."""
+    with single_rank() as group:
+        yield group

@@ -1,0 +1,186 @@
+"""Negatives are never touched, follow their distribution exactly, and depend on (seed, epoch, row_id, draw) alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from dataloaders.errors import DataError
+from dataloaders.negatives import NegativeConfig, NegativeSampler, TouchedItems, item_frequencies, log_q, negative_sampler
+from tests.dataloaders.small_dataset import NUM_ITEMS, NUM_USERS, SCHEMA, SmallDataset, to_columns, write_small_dataset
+
+
+def touched_items(touched: dict[int, set[int]], *, num_users: int, num_items: int) -> TouchedItems:
+    pairs = sorted((user, item) for user, items in touched.items() for item in items)
+    users, items = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+    return TouchedItems(users, items, num_users=num_users, num_items=num_items)
+
+
+touched_sets = st.dictionaries(st.integers(0, 4), st.sets(st.integers(0, 11), max_size=11))
+
+
+@given(touched_sets)
+def test_untouched_ranks_enumerate_exactly_the_items_never_touched(touched: dict[int, set[int]]) -> None:
+    index = touched_items(touched, num_users=5, num_items=12)
+    for user in range(5):
+        free = sorted(set(range(12)) - touched.get(user, set()))
+        users = np.full(len(free), user)
+        assert index.untouched(users, np.arange(len(free))).tolist() == free
+        assert index.items_of(user).tolist() == sorted(touched.get(user, set()))
+        assert index.contains(np.array([user]), np.arange(12)).tolist() == [item not in free for item in range(12)]
+
+
+@settings(deadline=None)
+@given(touched_sets, st.booleans(), st.integers(0, 2**62))
+def test_no_draw_was_ever_touched(touched: dict[int, set[int]], popularity: bool, seed: int) -> None:
+    index = touched_items(touched, num_users=5, num_items=12)
+    # item 3 is so popular that redraws alone would hardly ever leave it
+    frequency_I = np.array([1] * 3 + [10_000_000] + [2] * 8) if popularity else None
+    user_B = np.arange(20) % 5
+    item_DB = NegativeSampler(index, num=6, seed=seed, frequency_I=frequency_I).draw(epoch=1, row_id_B=np.arange(20), user_B=user_B)
+    assert item_DB.shape == (6, 20)
+    assert not index.contains(user_B, item_DB).any()
+    assert item_DB.min() >= 0
+    assert item_DB.max() < 12
+
+
+TOUCHED = {0: {0, 1, 5, 19}, 1: set(range(0, 20, 2)), 2: set()}
+
+
+@pytest.mark.parametrize("user", [0, 1, 2])
+@pytest.mark.parametrize("popularity", [False, True])
+def test_draws_follow_the_distribution_over_untouched_items(user: int, popularity: bool) -> None:
+    # item 0 outweighs all others, so that user 0 and 1 need the exact draw after the redraws as well
+    frequency_I = np.array([2000, *range(1, 20)])
+    index = touched_items(TOUCHED, num_users=3, num_items=20)
+    sampler = NegativeSampler(index, num=4, seed=5, frequency_I=frequency_I if popularity else None)
+    item_DB = sampler.draw(epoch=0, row_id_B=np.arange(3000), user_B=np.full(3000, user))
+    weight_I = (frequency_I if popularity else np.ones(20)).astype(float)
+    weight_I[sorted(TOUCHED[user])] = 0
+    free = weight_I > 0
+    expected = weight_I[free] / weight_I.sum() * item_DB.size
+    found = np.bincount(item_DB.ravel(), minlength=20)
+    assert found[~free].sum() == 0
+    assert stats.chisquare(found[free], expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("popularity", [False, True])
+def test_a_draw_depends_on_seed_epoch_row_and_draw_but_not_on_its_neighbours(popularity: bool) -> None:
+    index = touched_items(TOUCHED, num_users=3, num_items=20)
+    frequency_I = np.arange(1, 21) if popularity else None
+    row_id_B, user_B = np.arange(300) * 17 - 40, np.arange(300) % 3
+
+    def draw(rows: slice, *, seed: int = 1, epoch: int = 2, num: int = 3) -> np.ndarray:
+        sampler = NegativeSampler(index, num=num, seed=seed, frequency_I=frequency_I)
+        return sampler.draw(epoch=epoch, row_id_B=row_id_B[rows], user_B=user_B[rows])
+
+    whole = draw(slice(None))
+    assert np.array_equal(whole, draw(slice(None)))
+    assert np.array_equal(whole[:, ::-1], draw(slice(None, None, -1)))
+    assert np.array_equal(whole[:, 7:9], draw(slice(7, 9)))
+    assert np.array_equal(whole[:2], draw(slice(None), num=2))
+    for other in (draw(slice(None), seed=2), draw(slice(None), epoch=3), np.roll(whole, 1, axis=0)):
+        assert (whole == other).mean() < 0.3
+
+
+def test_a_user_without_untouched_items_is_an_error_with_row_and_user() -> None:
+    index = touched_items({0: {1}, 1: set(range(5))}, num_users=2, num_items=5)
+    with pytest.raises(DataError, match=r"row_id=71: user 1 touched every item \(of 5; user_items\): no negative is left"):
+        NegativeSampler(index, num=1, seed=0).draw(epoch=0, row_id_B=np.array([70, 71]), user_B=np.array([0, 1]))
+
+
+def test_popularity_with_nothing_popular_left_is_an_error() -> None:
+    index = touched_items({0: {1, 2}}, num_users=1, num_items=5)
+    sampler = NegativeSampler(index, num=1, seed=0, frequency_I=np.array([0, 3, 4, 0, 0]))
+    with pytest.raises(DataError, match=r"row_id=9: user 0 touched every item with a training positive"):
+        sampler.draw(epoch=0, row_id_B=np.array([9]), user_B=np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        ([0, 2], [1, 1], "user_items, row 1, column 'user': id 2, expected 0 <= id < 2"),
+        ([0, 1], [-1, 1], "user_items, row 0, column 'item': id -1, expected 0 <= id < 5"),
+        ([0, 1, 0], [1, 1, 2], "user_items, row 2: pairs must be distinct and sorted"),
+        ([0, 0], [3, 3], "user_items, row 1: pairs must be distinct and sorted"),
+    ],
+)
+def test_pairs_out_of_range_or_order_are_located(users: list[int], items: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        TouchedItems(np.array(users), np.array(items), num_users=2, num_items=5)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> SmallDataset:
+    return write_small_dataset(tmp_path, 300)
+
+
+def test_touched_items_load_from_the_data_set(dataset: SmallDataset) -> None:
+    index = TouchedItems.load(dataset.folder, SCHEMA)
+    assert {user: set(index.items_of(user).tolist()) for user in range(NUM_USERS)} == dataset.touched
+
+
+def test_nulls_in_user_items_are_an_error(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"user": pa.array([None], pa.int32()), "item": pa.array([1], pa.int32())}), tmp_path / "user_items.parquet"
+    )
+    with pytest.raises(DataError, match=r"user_items.parquet: columns \['user'\] hold nulls"):
+        TouchedItems.load(tmp_path, SCHEMA)
+
+
+def test_item_frequencies_count_positives_only(dataset: SmallDataset) -> None:
+    frequency_I = item_frequencies(dataset.train, SCHEMA)
+    expected = np.zeros(NUM_ITEMS, dtype=np.int64)
+    for row in dataset.rows.values():
+        expected[row["item"]] += row["label"] == 1
+    assert np.array_equal(frequency_I, expected)
+    assert 0 < expected.sum() < 300
+
+
+def test_bad_rows_count_for_nothing_when_skipped_and_raise_otherwise(dataset: SmallDataset) -> None:
+    rows = [row | {"label": 1.0} for row in list(dataset.rows.values())[:10]]
+    rows[4]["item"] = 400
+    for path in dataset.train.iterdir():
+        path.unlink()
+    pq.write_table(pa.table(to_columns(rows)), dataset.train / "part-0.parquet")
+    assert item_frequencies(dataset.train, SCHEMA, bad_rows="skip").sum() == 9
+    with pytest.raises(DataError, match=r"row 4 .*column 'item': id too large: 400"):
+        item_frequencies(dataset.train, SCHEMA)
+
+
+def test_the_sampler_that_a_config_asks_for_is_built(dataset: SmallDataset) -> None:
+    assert negative_sampler(NegativeConfig(), SCHEMA, dataset.folder, seed=0) is None
+    row_id_B, user_B = np.arange(200), np.zeros(200, dtype=np.int64)
+    drawn = {
+        kind: negative_sampler(NegativeConfig(kind=kind, num=5), SCHEMA, dataset.folder, seed=0).draw(
+            epoch=0, row_id_B=row_id_B, user_B=user_B
+        )
+        for kind in ("uniform", "popularity")
+    }
+    # training positives are in the lower half of the catalogue only
+    assert drawn["uniform"].max() >= NUM_ITEMS // 2 > drawn["popularity"].max()
+    assert not set(drawn["uniform"].ravel()) & dataset.touched[0]
+
+
+def test_log_q_is_the_log_of_the_smoothed_share() -> None:
+    frequency_I = np.array([3, 0, 1])
+    torch.testing.assert_close(log_q(frequency_I), torch.log(torch.tensor([4 / 7, 1 / 7, 2 / 7])))
+    exact = log_q(frequency_I, smoothing=0)
+    torch.testing.assert_close(exact.exp(), torch.tensor([0.75, 0.0, 0.25]))
+    with pytest.raises(ValueError, match="smoothing=-1"):
+        log_q(frequency_I, smoothing=-1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"kind": "hard"}, "kind='hard', expected none, uniform or popularity"), ({"num": 0}, "num=0, expected at least 1")],
+)
+def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NegativeConfig(**fields)

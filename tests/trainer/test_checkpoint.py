@@ -1,0 +1,316 @@
+import json
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from cases import CASES
+from tiny import build, train
+from torch import nn
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+from trainer import checkpoint
+from trainer.checkpoint import CheckpointConfig, latest_valid, load, save, state_sha256, step_folder
+from trainer.checkpoint_manifest import FORMAT_VERSION, FileEntry, Manifest, entry_of, read_manifest, write_manifest
+from trainer.errors import CheckpointError
+from trainer.optim import OptimizerConfig, build_optimizer
+from trainer.sharding import ShardingConfig
+
+ADAM = OptimizerConfig(learning_rate=0.01, sparse="adam", sparse_learning_rate=0.1)
+ADAGRAD = CASES["row_wise+row_wise adagrad"][1]
+REPLICATED = ShardingConfig(kind="replicated")
+
+
+def small(value: float = 0.0, *, width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    task = nn.Linear(width, 2)
+    nn.init.constant_(task.weight, value)
+    nn.init.zeros_(task.bias)
+    return task, build_optimizer(task, OptimizerConfig())
+
+
+def save_small(folder: Path, step: int, *, best_step: int | None = None, **config: object) -> Path:
+    task, optimizer = small(float(step))
+    keep = CheckpointConfig(**config)
+    return save(folder, step=step, module=task, optimizer=optimizer, extra={"step": step}, config=keep, best_step=best_step)
+
+
+def steps_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("sharding", "config"), [(REPLICATED, ADAM), (ShardingConfig(default_type="row_wise"), ADAGRAD)])
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_by_bit(
+    sharding: ShardingConfig, config: OptimizerConfig, tmp_path: Path, one_rank: dist.ProcessGroup
+) -> None:
+    sharded, optimizer = build(sharding, config, one_rank)
+    train(sharded, optimizer, config, steps=range(8))
+    path = save(tmp_path, step=8, module=sharded.module, optimizer=optimizer, extra={"epoch": 3}, config=CheckpointConfig())
+    digest = state_sha256(sharded.module, optimizer)
+    losses = train(sharded, optimizer, config, steps=range(8, 14))
+    again, again_optimizer = build(sharding, config, one_rank, seed=77)
+    assert load(path, module=again.module, optimizer=again_optimizer) == {"epoch": 3}
+    assert state_sha256(again.module, again_optimizer) == digest
+    assert train(again, again_optimizer, config, steps=range(8, 14)) == losses
+    forgetful, fresh_optimizer = build(sharding, config, one_rank, seed=78)
+    load(path, module=forgetful.module, optimizer=None)
+    assert state_sha256(forgetful.module) == state_sha256(build_like(sharding, config, one_rank, path))
+    assert train(forgetful, fresh_optimizer, config, steps=range(8, 14)) != losses
+
+
+def build_like(sharding: ShardingConfig, config: OptimizerConfig, group: dist.ProcessGroup, path: Path) -> nn.Module:
+    sharded, optimizer = build(sharding, config, group)
+    load(path, module=sharded.module, optimizer=optimizer)
+    return sharded.module
+
+
+def test_two_ranks_continue_what_one_process_saved(on_two_ranks: dict) -> None:
+    results, alone = on_two_ranks["checkpoints"], on_two_ranks["alone"]
+    assert results["extra"] == {"a": [1]}
+    assert results["from_one"] == alone["saved"]
+    assert results["losses_from_one"] == pytest.approx(alone["losses"], rel=1e-6)
+
+
+def test_one_process_continues_what_two_ranks_saved(on_two_ranks: dict, one_rank: dist.ProcessGroup) -> None:
+    results = on_two_ranks["checkpoints"]
+    sharded, optimizer = build(ShardingConfig(default_type="row_wise"), ADAGRAD, one_rank, seed=50)
+    load(step_folder(on_two_ranks["folder"] / "two", 14), module=sharded.module, optimizer=optimizer)
+    assert state_sha256(sharded.module, optimizer) == results["saved"]
+    assert train(sharded, optimizer, ADAGRAD, steps=range(14, 18)) == pytest.approx(results["losses"], rel=1e-6)
+
+
+def test_two_ranks_resume_bit_by_bit_and_move_between_row_wise_and_table_wise(on_two_ranks: dict) -> None:
+    results = on_two_ranks["checkpoints"]
+    assert results["rng_restored"]
+    assert results["losses_again"] == results["losses"]
+    assert results["moved"] == results["saved"]
+    assert results["losses_moved"] == pytest.approx(results["losses"], rel=1e-6)
+    assert results["table_wise_to_row_wise"]
+
+
+def test_a_failure_on_one_rank_is_raised_on_all_and_leaves_the_older_checkpoint(on_two_ranks: dict) -> None:
+    assert on_two_ranks["checkpoints"]["one_rank_fails"] == {"told": True, "latest": "step-000018"}
+
+
+def test_a_save_killed_before_any_of_its_file_operations_leaves_a_valid_checkpoint(
+    run_ranks: Callable[..., None], tmp_path: Path
+) -> None:
+    run_ranks("killed_saves", str(tmp_path), folder=tmp_path, world_size=1)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) > 15
+    assert found == sorted(found)
+    assert set(found) == {1, 2}
+
+
+def test_no_byte_of_the_manifest_can_change_unnoticed(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    raw = (path / "manifest.json").read_bytes()
+    for position in range(len(raw)):
+        changed = bytearray(raw)
+        changed[position] ^= 1
+        (path / "manifest.json").write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"manifest\.json"):
+            read_manifest(path)
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "rng-00000.json"])
+def test_a_changed_missing_or_cut_file_is_named_and_nothing_is_read(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = save_small(tmp_path, 1)
+    path = save_small(tmp_path, 2)
+    raw = (path / name).read_bytes()
+    positions = {0, len(raw) // 2, len(raw) - 1, *range(0, len(raw), max(len(raw) // 60, 1))}
+    damages = [raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :] for position in sorted(positions)]
+    for damage in [*damages, raw[:-1], raw + b"\0", None]:
+        (path / name).unlink(missing_ok=True)
+        if damage is not None:
+            (path / name).write_bytes(damage)
+        assert latest_valid(tmp_path) == good
+        task, optimizer = small(-1.0)
+        with pytest.raises(CheckpointError, match=name.strip("._")):
+            load(path, module=task, optimizer=optimizer)
+        assert torch.equal(task.weight, torch.full((2, 3), -1.0))
+    assert caplog.text.count(str(path / name)) == len(damages) + 3
+
+
+class Attack:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple:
+        return os.system, (self.command,)
+
+
+def reseal(path: Path) -> None:
+    """Make the manifest fit again, as an attacker would."""
+    manifest = read_manifest(path)
+    files = {name: entry_of(path / name) for name in manifest.files}
+    write_manifest(path, Manifest(step=manifest.step, world_size=manifest.world_size, plan={}, extra={}, files=files))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    trace = tmp_path / "code-ran"
+    for payload in (Attack(f"touch {trace}"), {"state": Attack(f"touch {trace}")}):
+        (path / ".metadata").write_bytes(pickle.dumps(payload))
+        reseal(path)
+        task, optimizer = small()
+        with pytest.raises(CheckpointError, match="system"):
+            load(path, module=task, optimizer=optimizer)
+    pickle.loads((path / ".metadata").read_bytes())
+    assert trace.exists(), "the payload is harmless, so this test shows nothing"
+    assert latest_valid(tmp_path) == path
+
+
+def test_metadata_with_pickled_values_or_foreign_paths_is_refused(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    original = (path / ".metadata").read_bytes()
+    task, optimizer = small()
+    metadata = pickle.loads(original)
+    metadata.state_dict_metadata["model/bias"] = BytesStorageMetadata()
+    with pytest.raises(CheckpointError, match="BytesStorageMetadata"):
+        load(rewritten(path, metadata), module=task, optimizer=optimizer)
+    metadata = pickle.loads(original)
+    for place in metadata.storage_data.values():
+        place.relative_path = "../elsewhere.distcp"
+    with pytest.raises(CheckpointError, match="elsewhere"):
+        load(rewritten(path, metadata), module=task, optimizer=optimizer)
+
+
+def rewritten(path: Path, metadata: object) -> Path:
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    reseal(path)
+    return path
+
+
+def test_nothing_is_unpickled_without_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_small(tmp_path, 1)
+    limited = []
+    read = torch.load
+
+    def watch(*arguments: object, weights_only: bool | None = None, **others: object) -> object:
+        limited.append(weights_only)
+        return read(*arguments, weights_only=weights_only, **others)
+
+    monkeypatch.setattr(torch, "load", watch)
+    monkeypatch.setattr(pickle, "load", lambda *_: pytest.fail("pickle.load"))
+    task, optimizer = small()
+    load(path, module=task, optimizer=optimizer)
+    assert limited
+    assert all(limited)
+
+
+def test_a_checkpoint_of_another_task_is_refused_by_name(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    wide, wide_optimizer = small(width=4)
+    with pytest.raises(CheckpointError, match=r"model/weight is \(2, 3\) there and \(2, 4\)"):
+        load(path, module=wide, optimizer=wide_optimizer)
+    other = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(CheckpointError, match=r"lacks .*model/0\.bias.* unknown .*model/bias"):
+        load(path, module=other, optimizer=None)
+    double = nn.Linear(3, 2).double()
+    with pytest.raises(CheckpointError, match=r"float32 there and torch\.float64"):
+        load(path, module=double, optimizer=None)
+
+
+def test_optimizer_state_of_another_kind_is_refused_and_weights_alone_load(tmp_path: Path, one_rank: dist.ProcessGroup) -> None:
+    sharded, optimizer = build(ShardingConfig(default_type="table_wise"), ADAGRAD, one_rank)
+    path = save(tmp_path, step=1, module=sharded.module, optimizer=optimizer, extra={}, config=CheckpointConfig())
+    plain, plain_optimizer = build(REPLICATED, ADAM, one_rank, seed=8)
+    with pytest.raises(CheckpointError, match=r"t_category\.momentum1.*the weights fit"):
+        load(path, module=plain.module, optimizer=plain_optimizer)
+    load(path, module=plain.module, optimizer=None)
+    assert state_sha256(plain.module) == state_sha256(sharded.module)
+
+
+def test_row_wise_adagrad_state_of_a_column_wise_plan_is_refused_with_a_sentence(
+    tmp_path: Path, one_rank: dist.ProcessGroup
+) -> None:
+    config = CASES["table_wise+row_wise rowwise_adagrad"][1]
+    sharded, optimizer = build(ShardingConfig(default_type="row_wise"), config, one_rank)
+    path = save(tmp_path, step=1, module=sharded.module, optimizer=optimizer, extra={}, config=CheckpointConfig())
+    name = "optimizer/sequence.embeddings.t_item.weight/t_item.momentum1"
+    metadata = pickle.loads((path / ".metadata").read_bytes())
+    metadata.state_dict_metadata[name].size = torch.Size([2 * metadata.state_dict_metadata[name].size[0]])
+    with pytest.raises(CheckpointError, match=r"t_item\.momentum1 is \(82,\) there and \(41,\).*RowWiseAdagrad"):
+        load(rewritten(path, metadata), module=sharded.module, optimizer=optimizer)
+
+
+def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        save_small(tmp_path, step, best_step=2 if step >= 2 else None, keep_last=2)
+    assert steps_in(tmp_path) == ["step-000002", "step-000004", "step-000005"]
+    save_small(tmp_path, 6, best_step=2, keep_last=1, keep_best=False)
+    assert steps_in(tmp_path) == ["step-000006"]
+
+
+def test_latest_valid_skips_damage_and_leftovers_and_the_next_save_removes_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert latest_valid(tmp_path / "nowhere") is None
+    first, second = save_small(tmp_path, 1), save_small(tmp_path, 2)
+    (second / "manifest.json").unlink()
+    shutil.copytree(first, tmp_path / "step-000009.tmp")
+    with caplog.at_level(logging.WARNING):
+        assert latest_valid(tmp_path) == first
+    assert "step-000002/manifest.json" in caplog.text
+    assert save_small(tmp_path, 2) == second
+    assert latest_valid(tmp_path) == second
+    assert steps_in(tmp_path) == ["step-000001", "step-000002"]
+
+
+def test_a_valid_checkpoint_of_the_same_step_is_never_overwritten(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    before = (path / "manifest.json").read_bytes()
+    with pytest.raises(CheckpointError, match="step-000001 exists and is valid"):
+        save_small(tmp_path, 1)
+    assert (path / "manifest.json").read_bytes() == before
+
+
+def test_an_extra_that_is_not_json_is_refused_and_the_older_checkpoint_stays(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    task, optimizer = small()
+    with pytest.raises(CheckpointError, match="JSON"):
+        save(tmp_path, step=2, module=task, optimizer=optimizer, extra={"x": {1, 2}}, config=CheckpointConfig())
+    assert latest_valid(tmp_path) == path
+
+
+def test_a_full_disk_is_reported_and_the_older_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_small(tmp_path, 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for module, name in ((checkpoint, "sync_to_disk"), (checkpoint, "write_manifest"), (checkpoint.dcp, "save")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(CheckpointError, match="No space left"):
+                save_small(tmp_path, 2)
+        assert latest_valid(tmp_path) == path
+
+
+def test_a_manifest_of_another_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.checkpoint_manifest.FORMAT_VERSION", FORMAT_VERSION + 1)
+    write_manifest(tmp_path, Manifest(step=1, world_size=1, plan={}, extra={}, files={"a": FileEntry(size=0, sha256="")}))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=f"format_version={FORMAT_VERSION + 1}"):
+        read_manifest(tmp_path)
+
+
+def test_equal_states_give_equal_files_without_paths_of_this_machine(tmp_path: Path) -> None:
+    paths = [save_small(tmp_path / name, 1) for name in ("here", "there")]
+    for name in (".metadata", "__0_0.distcp"):
+        contents = [(path / name).read_bytes() for path in paths]
+        assert contents[0] == contents[1]
+        assert str(tmp_path).encode() not in contents[0]
+
+
+@pytest.mark.parametrize(("arguments", "word"), [({"keep_last": 0}, "keep_last=0"), ({"every_steps": 0}, "every_steps=0")])
+def test_checkpoint_config_names_the_field_it_rejects(arguments: dict, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        CheckpointConfig(**arguments)
