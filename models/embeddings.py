@@ -118,7 +118,7 @@ class FeatureEmbeddings(nn.Module):
         Returns:
             What the two towers see.
         """
-        vectors = self.pooled(pooled) if self.pooled is not None else None
+        vectors = self.pooled(pooled) if self.pooled is not None else {}
         if self.sequence is not None:
             jagged = self.sequence(sequence)
             history_JD = _concat([jagged[history].values() for history, _ in self._pairs])

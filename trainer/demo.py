@@ -47,7 +47,7 @@ def _compare(run_dirs: list[Path], data: Path) -> None:
     from trainer.report import read_truth
     from trainer.results import read_results
 
-    truth = read_truth(data)
+    truth = read_truth(data)["test"]
     floor, ceiling = truth["bayes_auc_without_cross"], truth["bayes_auc"]
     rows = {"Bayes, without the planted cross term": {"test auc": floor, "cross term recovered %": 0.0}}
     for run_dir in run_dirs:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from trainer import library_warnings
 from trainer.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)
@@ -46,6 +47,7 @@ def distributed(device: str = "auto") -> Iterator[Ranks]:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("loop.device=cuda, but PyTorch sees no GPU; use --loop.device cpu, or run python -m trainer.doctor")
+    library_warnings.silence()
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     launched = "RANK" in os.environ  # torchrun's contract with its children
     here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")

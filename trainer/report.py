@@ -47,7 +47,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_truth(data: Path) -> dict[str, Any]:
-    """What is known about a synthetic data set's best possible metrics (truth.json); empty for real data."""
+    """Split -> what is known about its best possible metrics (truth.json of a synthetic data set); empty for real data."""
     path = data / "truth.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -76,9 +76,9 @@ def _figure(runs: list[RunRecord], name: str, label: str, splits: tuple[str, ...
                 axes.plot(steps, values, LINES[split], marker=marker, markersize=3, color=f"C{index}", label=f"{run.title} {split}")
                 drawn = True
     if name == "auc":
-        for key, style in (("bayes_auc", "--"), ("bayes_auc_without_cross", "-.")):
-            if key in truth:
-                axes.axhline(truth[key], linestyle=style, color="grey", linewidth=1, label=key.replace("_", " "))
+        for key, style in (("bayes_auc", "--"), ("bayes_auc_without_cross", "-.")) if truth else ():
+            reference = f"{key.replace('_', ' ')}, validation"
+            axes.axhline(truth["validation"][key], linestyle=style, color="grey", linewidth=1, label=reference)
     axes.set(xlabel="optimizer step", ylabel=label)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="x-small")

@@ -137,7 +137,7 @@ def check_fbgemm(packages: Mapping[str, str], *, line: str) -> Finding:
 
 def check_driver(packages: Mapping[str, str], *, gpus: list[str], driver_loads: bool) -> Finding:
     """GPU, driver and builds agree; `gpus` as nvidia-smi names them, `driver_loads` whether libcuda can be opened."""
-    cuda_build = "fbgemm-gpu" in packages
+    cuda_build = "fbgemm-gpu" in packages and "fbgemm-gpu-cpu" not in packages  # both: check_fbgemm has its own row
     if cuda_build and not driver_loads:
         found = "fbgemm-gpu is the CUDA build, but there is no NVIDIA driver (libcuda.so.1)"
         return Finding(check="GPU", level="fail", found=found, mend="make repair STACK=cpu   (or install the NVIDIA driver)")

@@ -8,8 +8,7 @@ call `target_attention` and `target_attention_all`, whose statistics are fixed.
 
 import torch
 
-from kernels.target_attention import reference
-from kernels.target_attention.dice_gate import DiceGate
+from kernels.target_attention import reference, reference_all
 from kernels.target_attention.reference import row_index
 from kernels.target_attention.types import AttentionWeights, DiceWeights
 
@@ -81,12 +80,10 @@ def dice_gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.T
     Raises:
         ValueError: shapes do not fit together.
     """
-    if torch.jit.is_scripting():
-        return reference.dice_gate(hidden_XC, normal_XC, alpha_C)
-    if hidden_XC.shape != normal_XC.shape or alpha_C.shape != hidden_XC.shape[1:]:
+    if not torch.jit.is_scripting() and (hidden_XC.shape != normal_XC.shape or alpha_C.shape != hidden_XC.shape[1:]):
         shapes = [tuple(tensor.shape) for tensor in (hidden_XC, normal_XC, alpha_C)]
         raise ValueError(f"hidden_XC, normal_XC and alpha_C have shapes {shapes}, expected [X, C], [X, C] and [C]")
-    return DiceGate.apply(hidden_XC, normal_XC, alpha_C)
+    return reference.dice_gate(hidden_XC, normal_XC, alpha_C)
 
 
 def target_attention(
@@ -136,7 +133,7 @@ def target_attention_all(
         if lengths_B.dim() != 1:
             raise ValueError(f"lengths_B has shape {tuple(lengths_B.shape)}, expected [B]")
         _check_first_layer(history_JD, weights.weight1_C4D, weights.bias1_C)
-    return reference.target_attention_all(history_JD, lengths_B, query_ND, weights)
+    return reference_all.target_attention_all(history_JD, lengths_B, query_ND, weights)
 
 
 def _check_history(history_JD: torch.Tensor, query: torch.Tensor, name: str) -> None:

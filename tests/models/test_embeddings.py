@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from dataloaders.schema import Feature
+from models import build_task
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings, initialise_table
+from models.two_tower import TwoTowerConfig
 from tests.models.synthetic import SCHEMA, random_batch
 
 SMALL = EmbeddingConfig(dim=4)
@@ -140,3 +142,12 @@ def test_absent_kinds_of_features_have_width_zero():
 def test_bad_config_names_the_field(fields):
     with pytest.raises(ValueError, match=f"EmbeddingConfig.{next(iter(fields))}="):
         EmbeddingConfig(**fields)
+
+
+def test_a_schema_without_history_trains_the_two_tower():
+    batch = random_batch(5)
+    task = build_task(TwoTowerConfig(), schema=SCHEMA, embeddings=SMALL, features=("user", "shop"))
+    loss, _ = task(batch)
+    loss.backward()
+    assert task.embeddings.dims.position == 0
+    assert torch.isfinite(loss)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_schedules_warm_up_linearly_and_end_at_the_final_fraction() -> None:
     for config in (cosine, linear):
         factors = [learning_rate_factor(step, total_steps=24, config=config) for step in range(30)]
         assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-        assert all(later <= earlier for earlier, later in zip(factors[4:], factors[5:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(factors[4:]))
         assert factors[14] == pytest.approx(0.6)
         assert factors[24:] == pytest.approx([0.2] * 6)
     assert learning_rate_factor(9, total_steps=24, config=cosine) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))

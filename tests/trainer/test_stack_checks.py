@@ -109,6 +109,7 @@ def test_a_cuda_build_without_a_driver_is_red_and_an_idle_gpu_is_yellow() -> Non
     idle = check_driver(CPU, gpus=["NVIDIA H100, 580.65"], driver_loads=True)
     assert (idle.level, idle.mend) == ("warn", "make repair STACK=cuda")
     assert check_driver(CPU, gpus=[], driver_loads=False).level == "ok"
+    assert check_driver(CPU | CUDA, gpus=[], driver_loads=False).level == "ok"
 
 
 def test_a_foreign_package_of_the_same_name_is_found() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dataloaders.errors import DataError
 from dataloaders.loader import Dataloader, LoaderConfig
-from dataloaders.negatives import NegativeConfig
+from dataloaders.negatives import NegativeConfig, NegativeSampler, TouchedItems
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig
@@ -133,6 +133,15 @@ def test_fixed_negatives_are_never_touched_and_share_everything_else_with_their_
         assert negative.select(shared).equals(positive.select(shared))
         assert not touched & set(zip(negative["user"].to_list(), negative["item"].to_list(), strict=True))
         assert set(zip(positive["user"].to_list(), positive["item"].to_list(), strict=True)) <= touched
+
+
+def test_a_fixed_negative_is_the_loaders_own_draw_for_its_positives_row_id(tmp_path: Path) -> None:
+    out = prepare(write_random_raw(tmp_path / "raw"), tmp_path / "out", seed=4)
+    frame = pl.read_parquet(out / "test").sort("row_id")
+    positive, negative = frame.filter(pl.col("label") == 1), frame.filter(pl.col("label") == 0)
+    sampler = NegativeSampler(TouchedItems.load(out, Schema.load(out)), num=1, seed=4)
+    drawn = sampler.draw(epoch=0, row_id_B=positive["row_id"].to_numpy(), user_B=positive["user"].to_numpy())[0]
+    assert negative["item"].to_list() == drawn.tolist()
 
 
 def test_popular_items_are_drawn_more_often_against_the_same_test_positives(tmp_path: Path) -> None:
