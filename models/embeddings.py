@@ -27,7 +27,7 @@ class EmbeddingConfig:
 
     dim: int = 16
     """Embedding dimension of each feature (FIT section 5.1.4)."""
-    init_std: float = 0.05
+    init_std: float = 0.01
     """Standard deviation of the normal distribution that weights start from."""
 
     def __post_init__(self) -> None:

@@ -95,10 +95,14 @@ def check_capability(table: str, *, device: str, kind: Kind, sharding_type: str,
 
 
 def allowed_types(table: str, *, device: str, kind: Kind, sparse: SparseOptimizer) -> list[str]:
-    """Sharding types that the planner may choose from for a table; UserError lists the reasons where there are none."""
+    """Sharding types that the planner may choose from for a table; UserError lists the reasons where there are none.
+
+    data_parallel is left to an explicit request wherever another type works: its optimizer state is a dense optimizer's, so a planner
+    that switched to it on another number of ranks would leave a run unable to load its own checkpoints.
+    """
     verdicts = {name: verdict(device=device, kind=kind, sharding_type=name, sparse=sparse) for name in SHARDING_TYPES}
     allowed = [name for name, reason in verdicts.items() if not reason]
     if not allowed:
         reasons = "\n  ".join(f"{name}: {reason}" for name, reason in verdicts.items())
         raise UserError(f"{kind} table {table}: no sharding type works with optimizer {sparse} on {device}\n  {reasons}")
-    return allowed
+    return [name for name in allowed if name != "data_parallel"] or allowed

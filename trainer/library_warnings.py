@@ -8,7 +8,7 @@ KNOWN: tuple[tuple[type[Warning], str], ...] = (
     (FutureWarning, "`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor|_all_gather_base|_reduce_scatter_base)`"),
     # torchrec 1.8 describes its shards with ShardedTensor
     (FutureWarning, "Please use DTensor instead"),
-    # fbgemm 1.8 registers the dense lookup's backward without an Autograd kernel of its own; gradients are tested against plain torch
+    # fbgemm 1.8 has no Autograd kernel of its own for the dense lookup; tests hold its gradients against plain torch
     (UserWarning, "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel was not registered"),
 )
 

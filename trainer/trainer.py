@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ class Trainer:
             world_size=self.ranks.world_size,
         )
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch, None, None]:
         """Training batches from the current step on, epoch after epoch, without end."""
         self.train_loader.seek(epoch=self.state.step // self.steps_per_epoch, batch=self.state.step % self.steps_per_epoch)
         while True:

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,12 +51,12 @@ def staged_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_json(path: Path, content: dict[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Readable JSON in UTF-8; paths become text."""
     path.write_text(json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def print_counts(title: str, counts: dict[str, int | float | str]) -> None:
+def print_counts(title: str, counts: Mapping[str, int | float | str]) -> None:
     """A title and a two-column table on the console."""
     table = Table("count", "value")
     for name, value in counts.items():
