@@ -97,8 +97,8 @@ def check_capability(table: str, *, device: str, kind: Kind, sharding_type: str,
 def allowed_types(table: str, *, device: str, kind: Kind, sparse: SparseOptimizer) -> list[str]:
     """Sharding types that the planner may choose from for a table; UserError lists the reasons where there are none.
 
-    data_parallel is left to an explicit request wherever another type works: its optimizer state is a dense optimizer's, so a planner
-    that switched to it on another number of ranks would leave a run unable to load its own checkpoints.
+    data_parallel is left to an explicit request wherever another type works: its optimizer state is a dense optimizer's, so a
+    planner that switched to it on another number of ranks would leave a run unable to load its own checkpoints.
     """
     verdicts = {name: verdict(device=device, kind=kind, sharding_type=name, sparse=sparse) for name in SHARDING_TYPES}
     allowed = [name for name, reason in verdicts.items() if not reason]

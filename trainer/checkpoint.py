@@ -268,15 +268,17 @@ def _on_first_rank(what: str, action: Callable[[], None]) -> None:
 
 def _on_every_rank(what: str, action: Callable[[], Result]) -> list[Result]:
     """Run `action` on every rank and return all results; an error on any rank is raised on all, so that none waits for ever."""
-    mine: tuple[Result | None, str] = (None, "")
+    results: list[Result] = []
+    problem = ""
     try:
-        mine = (action(), "")
+        results.append(action())
     except (CheckpointError, OSError) as error:
-        mine = (None, str(error))
+        problem = str(error)
+    mine = (results, problem)
     outcomes = [mine] * _world_size()
     if dist.is_initialized():
         dist.all_gather_object(outcomes, mine)
     for rank, (_, problem) in enumerate(outcomes):
         if problem:
             raise CheckpointError(f"{problem} (rank {rank}, trying to {what})")
-    return [result for result, _ in outcomes]
+    return [result for own, _ in outcomes for result in own]

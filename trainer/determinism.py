@@ -15,6 +15,7 @@ add the gradients of a repeated row in a fixed order.
 import os
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,12 @@ def seed_everything(seed: int, rank: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def rng_state() -> dict[str, object]:
+def rng_state() -> dict[str, Any]:
     """State of every random generator of this process, as JSON-able values."""
     version, words, gauss = random.getstate()
-    name, key, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, object] = {
+    numpy_state: Any = np.random.get_state(legacy=True)  # a dict or a tuple, by its argument
+    name, key, position, has_gauss, cached = numpy_state
+    state: dict[str, Any] = {
         "python": [version, list(words), gauss],
         "numpy": [name, key.tolist(), position, has_gauss, cached],
         "torch": _to_hex(torch.get_rng_state()),
@@ -65,7 +67,7 @@ def rng_state() -> dict[str, object]:
     return state
 
 
-def set_rng_state(state: Mapping[str, object]) -> None:
+def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put back what `rng_state` returned; a state taken on a GPU sets the CPU generators only where there is no GPU.
 
     Raises:

@@ -32,10 +32,10 @@ def test_every_rule_decides_something() -> None:
 def test_what_works_on_a_cpu_is_what_has_been_measured() -> None:
     works = {kind: allowed_types("t", device="cpu", kind=kind, sparse="adagrad") for kind in get_args(Kind)}
     assert works == {
-        "pooled": ["data_parallel", "table_wise", "row_wise", "column_wise", "table_column_wise"],
+        "pooled": ["table_wise", "row_wise", "column_wise", "table_column_wise"],
         "sequence": ["table_wise", "row_wise", "column_wise"],
     }
-    assert allowed_types("t", device="cpu", kind="pooled", sparse="rowwise_adagrad") == ["data_parallel", "table_wise", "row_wise"]
+    assert allowed_types("t", device="cpu", kind="pooled", sparse="rowwise_adagrad") == ["table_wise", "row_wise"]
     assert allowed_types("t", device="cpu", kind="pooled", sparse="adam") == ["data_parallel"]
 
 

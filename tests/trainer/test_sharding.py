@@ -89,7 +89,7 @@ def test_requested_sharding_types_are_planned_with_a_shard_on_each_rank(trained:
             ("t_user", "RowWiseAdagrad", "adagrad"),
         ),
         (ShardingConfig(types=(("t_itme", "row_wise"),)), OptimizerConfig(sparse="sgd"), ("'t_itme'", "did you mean t_item")),
-        (ShardingConfig(), OptimizerConfig(sparse="sgd", embedding_decay=0.1), ("embedding_decay=0.1", "t_item", "replicated")),
+        (ShardingConfig(), OptimizerConfig(sparse="sgd", embedding_decay=0.1), ("embedding_decay=0.1", "t_user", "replicated")),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_to_use_instead(
