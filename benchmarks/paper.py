@@ -147,7 +147,7 @@ def render(cells: tuple[Cell, ...], rows: list[dict[str, str]]) -> str:
         runs = [row for row in rows if row["recipe"] == cell.recipe]
         if runs:
             auc = statistics.fmean(float(row["test_auc"]) for row in runs)
-            improvement = f"{rela_impr(auc, statistics.fmean(base)):+.2f} %" if base else ""
+            improvement = f"{rela_impr(auc, statistics.fmean(base)):+.2%}" if base else ""
             paper = [f"{value:.4f}" if value is not None else "–" for value in (cell.paper_auc, cell.paper_logloss)]
             shown = [
                 cell.label,

@@ -1,5 +1,6 @@
 """What the first rank says: one aligned line per log interval, tables before and after."""
 
+import io
 import math
 import sys
 
@@ -57,3 +58,11 @@ def metrics_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
     for name, values in rows.items():
         table.add_row(name, *(f"{values[c]:,.5g}" if c in values else "" for c in columns))
     return table
+
+
+def as_text(table: Table) -> str:
+    """A table as it would be printed, for a file."""
+    page = Console(width=WIDTH_WITHOUT_TERMINAL, file=io.StringIO())
+    with page.capture() as captured:
+        page.print(table)
+    return captured.get()

@@ -63,20 +63,38 @@ def write_report(path: Path, run_dirs: list[Path]) -> None:
     path.write_text(page)
 
 
-def _figure(runs: list[RunRecord], name: str, label: str, splits: tuple[str, ...], truth: dict[str, Any]) -> str | None:
-    """SVG of one quantity against optimizer steps; None where no run logged it."""
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
-    drawn = False
+class Curve(NamedTuple):
+    """One line of a figure."""
+
+    run: int
+    label: str
+    split: str
+    points: list[tuple[int, float]]
+
+
+def _curves(runs: list[RunRecord], name: str, splits: tuple[str, ...]) -> list[Curve]:
+    """What the runs logged under `name`."""
+    curves = []
     for index, run in enumerate(runs):
         for split in splits:
             points = [(row["step"], row[name]) for row in run.rows if row["split"] == split and row.get(name) is not None]
             if points:
-                steps, values = zip(*points, strict=True)
-                marker = "o" if split == "validation" else None
-                axes.plot(steps, values, LINES[split], marker=marker, markersize=3, color=f"C{index}", label=f"{run.title} {split}")
-                drawn = True
-    if name == "auc":
-        for key, style in (("bayes_auc", "--"), ("bayes_auc_without_cross", "-.")) if truth else ():
+                curves.append(Curve(index, f"{run.title} {split}", split, points))
+    return curves
+
+
+def _figure(runs: list[RunRecord], name: str, label: str, splits: tuple[str, ...], truth: dict[str, Any]) -> str | None:
+    """SVG of one quantity against optimizer steps; None where no run logged it."""
+    curves = _curves(runs, name, splits)
+    if not curves:
+        return None
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
+    for curve in curves:
+        steps, values = zip(*curve.points, strict=True)
+        marker = "o" if curve.split == "validation" else None
+        axes.plot(steps, values, LINES[curve.split], marker=marker, markersize=3, color=f"C{curve.run}", label=curve.label)
+    if name == "auc" and truth:
+        for key, style in (("bayes_auc", "--"), ("bayes_auc_without_cross", "-.")):
             reference = f"{key.replace('_', ' ')}, validation"
             axes.axhline(truth["validation"][key], linestyle=style, color="grey", linewidth=1, label=reference)
     axes.set(xlabel="optimizer step", ylabel=label)
@@ -86,4 +104,4 @@ def _figure(runs: list[RunRecord], name: str, label: str, splits: tuple[str, ...
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     pyplot.close(figure)
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :] if drawn else None
+    return svg[svg.index("<svg") :]

@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.console import console, metrics_table
+from trainer.console import as_text, console, metrics_table
 from trainer.provenance import provenance
+from trainer.sharding import plan_table
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -33,6 +34,7 @@ def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], f
         "train_seconds": state.train_seconds,
         "train_seconds_per_epoch": state.train_seconds * trainer.steps_per_epoch / max(state.step, 1),
         "final_state_sha256": final_digest,
+        "plan": as_text(plan_table(trainer.plan)),
         "metrics": {split: {k: v if math.isfinite(v) else None for k, v in values.items()} for split, values in metrics.items()},
         "provenance": provenance(),
     }
