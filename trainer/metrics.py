@@ -11,9 +11,10 @@ log = logging.getLogger(__name__)
 
 
 class BinaryMetrics:
-    """Accumulates logits and labels of one rank, on the CPU; `compute` gathers all ranks' rows and looks at them at once.
+    """Accumulates logits and labels of one rank; `compute` gathers all ranks' rows and looks at them at once.
 
-    Results don't depend on how rows are spread over ranks or on their order.
+    `update` only keeps references, so that a training step never waits for the GPU. Results don't depend on how rows are spread
+    over ranks or on their order.
 
     Example::
 
@@ -27,21 +28,11 @@ class BinaryMetrics:
         self._labels: list[torch.Tensor] = []
 
     def update(self, logit_B: torch.Tensor, label_B: torch.Tensor) -> None:
-        """Add the rows of one batch.
-
-        Raises:
-            ValueError: shapes differ, a logit is not finite, or a label is neither 0 nor 1.
-        """
+        """Add the rows of one batch; ValueError where the shapes differ."""
         if logit_B.dim() != 1 or logit_B.shape != label_B.shape:
             raise ValueError(f"logits {tuple(logit_B.shape)} and labels {tuple(label_B.shape)}: expected two equal shapes [B]")
-        logit_B, label_B = logit_B.detach().float().cpu(), label_B.detach().float().cpu()
-        if not bool(torch.isfinite(logit_B).all()):
-            raise ValueError(f"{int((~torch.isfinite(logit_B)).sum())} of {len(logit_B)} logits are NaN or infinite")
-        if not bool(((label_B == 0) | (label_B == 1)).all()):
-            odd = label_B[(label_B != 0) & (label_B != 1)][0].item()
-            raise ValueError(f"label {odd}: binary metrics need labels 0 or 1")
-        self._logits.append(logit_B)
-        self._labels.append(label_B)
+        self._logits.append(logit_B.detach())
+        self._labels.append(label_B.detach())
 
     def reset(self) -> None:
         """Forget all rows."""
@@ -57,11 +48,14 @@ class BinaryMetrics:
         Returns:
             auc, auc_se (Hanley-McNeil), logloss, num_rows, base_rate (mean label) and calibration (mean prediction over mean
             label). What can't be computed is NaN, and the log says why.
+
+        Raises:
+            ValueError: on every rank, where a logit is not finite or a label is neither 0 nor 1.
         """
-        logits = torch.cat([torch.empty(0), *self._logits])
-        labels = torch.cat([torch.empty(0), *self._labels])
+        logits, labels = _joined(self._logits), _joined(self._labels)
         if process_group is not None and process_group.size() > 1:
             logits, labels = _gather(torch.stack([logits, labels]), process_group)
+        _check_values(logits, labels)
         positive, negative = logits[labels == 1].sort().values.double(), logits[labels == 0].sort().values.double()
         num_rows = len(positive) + len(negative)
         if num_rows == 0:
@@ -81,6 +75,19 @@ class BinaryMetrics:
             "base_rate": len(positive) / num_rows,
             "calibration": float(predicted) / len(positive) if len(positive) else math.nan,
         }
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """All rows as float32 on the CPU; one copy from a GPU."""
+    return torch.cat(parts).float().cpu() if parts else torch.empty(0)
+
+
+def _check_values(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(f"{int((~torch.isfinite(logits)).sum())} of {len(logits)} logits are NaN or infinite")
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        odd = labels[(labels != 0) & (labels != 1)][0].item()
+        raise ValueError(f"label {odd}: binary metrics need labels 0 or 1")
 
 
 def area_under_curve(positive: torch.Tensor, negative: torch.Tensor) -> float:

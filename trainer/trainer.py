@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,28 +31,7 @@ from trainer.results import print_results, write_results
 from trainer.run_log import RunLog
 from trainer.sharding import plan_table, shard
 from trainer.stop_signal import StopSignal
-
-
-@dataclass
-class TrainState:
-    """What must survive a restart beside weights, optimizer state and random numbers."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    best_value: float | None = None
-    """Best validation value of the monitored metric."""
-    best_step: int = 0
-    """Step of that evaluation."""
-    stale_evals: int = 0
-    """Evaluations since."""
-    train_seconds: float = 0.0
-    """Time in training steps, over all starts of this run; without evaluation, checkpoints and start-up."""
-    finished: str = ""
-    """Why training ended; empty while it goes on."""
-
-
-class TrainingError(RuntimeError):
-    """Training can't go on; the message says where it stopped and what to do."""
+from trainer.train_state import TrainingError, TrainState
 
 
 class Trainer:
@@ -101,10 +79,10 @@ class Trainer:
                 out = self.train_step(pipeline, batches)
                 stop.watch(out.loss)
                 window.add(out)
-                if self.state.step % self.config.loop.log_every_steps == 0:
-                    window.report(log)
                 if not self._keep_going(stop):
                     return False
+                if self._is_log_step():
+                    window.report(log)
                 if self._is_eval_step() or self._is_save_step():
                     paused_at = time.perf_counter()
                     if self._is_eval_step():
@@ -240,9 +218,9 @@ class Trainer:
         return {"epoch": epoch, "batch": batch}
 
     def _keep_going(self, stop: StopSignal) -> bool:
-        """Poll where it is due, and always before a save: False after a signal, an error where the loss is not finite."""
+        """Poll where it is due, and before every log line and save: False after a signal, an error where a loss is not finite."""
         due = self.state.step % self.config.loop.poll_every_steps == 0
-        if not (due or self._is_eval_step() or self._is_save_step()):
+        if not (due or self._is_log_step() or self._is_eval_step() or self._is_save_step()):
             return True
         verdict = stop.poll()
         if verdict.not_finite:
@@ -254,6 +232,9 @@ class Trainer:
             self._save()
             self._say(f"stopped by a signal at step {self.state.step}, saved; the same command continues this run")
         return not verdict.stop
+
+    def _is_log_step(self) -> bool:
+        return self.state.step % self.config.loop.log_every_steps == 0
 
     def _is_eval_step(self) -> bool:
         per_epoch, step = self.config.loop.evals_per_epoch, self.state.step
