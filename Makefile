@@ -17,7 +17,7 @@ help:  ## Show this text
 	@echo "make TARGET [ARGS=...]"
 	@sed -n 's/^\([a-z]*\):[a-z ]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: setup  ## Train, evaluate and export a small model on made-up data
+demo: setup  ## Train FIT and Two-Tower on data with a planted structure, compare them
 	@.venv/bin/python -m trainer.demo $(ARGS)
 
 test: setup  ## Run the tests
