@@ -19,7 +19,6 @@ from trainer.config import LoopConfig, ModelConfig, RunConfig
 from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
-
 TOWER = TowerConfig(dropout=0.2)
 
 
