@@ -8,7 +8,7 @@ SHELL := /bin/sh
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
-# Installed stack: auto takes cuda where nvidia-smi answers, else cpu
+# cpu, cuda or auto: the one that .venv holds; in an empty .venv, and for repair, cuda where nvidia-smi answers, else cpu
 STACK ?= auto
 # More arguments for the target's program: make test ARGS="-k loader"
 ARGS ?=

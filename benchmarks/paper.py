@@ -3,10 +3,10 @@
     python -m benchmarks.paper --paper fit --dataset ml1m --seeds 2            # trains, records, prints, updates README.md
     python -m benchmarks.paper --paper fit --dataset ml1m --no-train           # from benchmarks/results only
 
-A run that was interrupted is continued, one that has finished is not repeated.
+A run that was interrupted is continued, one that has finished is not repeated. Rows of a recipe's older configurations stay in the
+results file, but not in the table. The popularity row needs no training: it is counted from the data set, where that is there.
 """
 
-import csv
 import statistics
 import subprocess
 import sys
@@ -16,12 +16,16 @@ from typing import Literal, NamedTuple
 
 import tyro
 
+from benchmarks import popularity
+from benchmarks.result_rows import read_rows, replace_rows
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.metrics import rela_impr
 from trainer.results import read_results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+KEY = ("recipe", "seed", "num_ranks", "config")
+"""Columns that two records of one run have in common."""
 
 
 class Cell(NamedTuple):
@@ -50,6 +54,7 @@ HEADER = (
 BASELINE = "two_tower_ml1m_adam"
 TABLES: dict[tuple[str, str], tuple[Cell, ...]] = {
     ("fit", "ml1m"): (
+        Cell(popularity.RECIPE, "Popularity (training counts)", 1, None, None),
         Cell("two_tower_ml1m_adam", "Two-Tower, Adam", 1, 0.8695, 0.4508),
         Cell("fit_ml1m_adam", "FIT, Adam", 1, 0.9225, 0.3766),
         Cell("two_tower_ml1m", "Two-Tower, tables sharded over 2 ranks", 2, None, None),
@@ -79,14 +84,26 @@ def main() -> None:
     cells = TABLES[arguments.paper, arguments.dataset]
     path = RESULTS / f"{name}.csv"
     with one_screen_errors():
-        if arguments.train:
-            for cell in cells:
-                if not arguments.recipes or cell.recipe in arguments.recipes:
-                    for seed in range(arguments.seeds):
-                        _record(path, train(cell, seed=seed))
-        table = render(cells, read_rows(path))
+        _count_popularity(path, data=ROOT / parse_run_config(["--recipe", BASELINE]).data)
+        for cell in cells:
+            if arguments.train and cell.recipe != popularity.RECIPE and cell.recipe in (arguments.recipes or (cell.recipe,)):
+                for seed in range(arguments.seeds):
+                    replace_rows(path, [train(cell, seed=seed)], key=KEY)
+        rows = read_rows(path)
+        current = [row for row in rows if is_current(row, cells)]
+        table = render(cells, current, num_left_out=len(rows) - len(current))
     print(table)
     _replace_section(ROOT / "README.md", name, table)
+
+
+def _count_popularity(path: Path, *, data: Path) -> None:
+    """Record the popularity row of the data set that is in `data`, if any, unless it is recorded."""
+    if not (data / "schema.json").exists():
+        return
+    row = popularity.popularity_row(data)
+    if not any(old["recipe"] == row["recipe"] and old["config"] == row["config"] for old in read_rows(path)):
+        # `config` is the identity of the data here and no part of the key: the row of other data goes
+        replace_rows(path, [row], key=("recipe",))
 
 
 def train(cell: Cell, *, seed: int) -> dict[str, str]:
@@ -121,26 +138,25 @@ def _row(results: dict) -> dict[str, str]:
     }
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a results file; none where it does not exist."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def is_current(row: dict[str, str], cells: tuple[Cell, ...]) -> bool:
+    """Whether `row` is what a cell's recipe would give now: its configuration for that seed, on the cell's number of ranks."""
+    if row["recipe"] == popularity.RECIPE:
+        return True
+    cell = next((cell for cell in cells if cell.recipe == row["recipe"]), None)
+    if cell is None or row["num_ranks"] != str(cell.num_ranks):
+        return False
+    config = parse_run_config(["--recipe", row["recipe"], "--seed", row["seed"]])
+    return row["config"] == config.fingerprint[:12]
 
 
-def _record(path: Path, row: dict[str, str]) -> None:
-    """Add a run, in place of an older one of the same recipe and seed."""
-    kept = [old for old in read_rows(path) if (old["recipe"], old["seed"]) != (row["recipe"], row["seed"])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*kept, row], key=lambda r: (r["recipe"], int(r["seed"]))))
+def render(cells: tuple[Cell, ...], rows: list[dict[str, str]], *, num_left_out: int = 0) -> str:
+    """Markdown: mean ± sd over seeds beside the paper's figures; a recipe without runs is left out.
 
-
-def render(cells: tuple[Cell, ...], rows: list[dict[str, str]]) -> str:
-    """Markdown: mean ± sd over seeds beside the paper's figures; a recipe without runs is left out."""
+    Args:
+        cells: the table's rows, in order.
+        rows: of the results file, those that are current.
+        num_left_out: rows of the results file that are not.
+    """
     lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
     base = [float(row["test_auc"]) for row in rows if row["recipe"] == BASELINE]
     for cell in cells:
@@ -159,18 +175,34 @@ def render(cells: tuple[Cell, ...], rows: list[dict[str, str]]) -> str:
                 f"{int(runs[0]['num_parameters']):,}",
                 _spread(runs, "best_epoch", 1),
                 _spread(runs, "train_seconds_per_epoch", 0),
-                str(len(runs)),
+                "–" if cell.recipe == popularity.RECIPE else str(len(runs)),
             ]
             lines.append(f"| {' | '.join(shown)} |")
     if rows:
-        commits = ", ".join(sorted({row["commit"] for row in rows}))
-        machine = "{cpu}, {cores} cores, GPU {gpu}, torch {torch}, torchrec {torchrec}".format_map(rows[0])
-        lines += ["", f"Data: {rows[0]['dataset']}, {rows[0]['test_rows']} test rows. Machine: {machine}. Commits: {commits}."]
+        lines += ["", _origin(rows)]
+    if num_left_out:
+        lines += [
+            "",
+            f"{num_left_out} older row(s) of the results file, of other configurations or ranks, are left out.",
+        ]
     return "\n".join(lines)
 
 
+def _origin(rows: list[dict[str, str]]) -> str:
+    """Every data set, machine and commit that occurs in `rows`."""
+
+    def distinct(pattern: str) -> list[str]:
+        return list(dict.fromkeys(pattern.format_map(row) for row in rows))
+
+    data = distinct("{dataset}, {test_rows} test rows")
+    machines = distinct("{cpu}, {cores} cores, GPU {gpu}, torch {torch}, torchrec {torchrec}")
+    commits = sorted(distinct("{commit}"))
+    machine = f"Machine{'s' if len(machines) > 1 else ''}: {'; '.join(machines)}"
+    return f"Data: {'; '.join(data)}. {machine}. Commits: {', '.join(commits)}."
+
+
 def _spread(runs: list[dict[str, str]], column: str, digits: int) -> str:
-    values = [float(row[column]) for row in runs if row[column]]
+    values = [float(row[column]) for row in runs if row.get(column)]
     if not values:
         return "–"
     mean = f"{statistics.fmean(values):.{digits}f}"

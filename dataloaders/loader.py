@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dataloaders.batch import Batch
 from dataloaders.collate import Collator, Part, gather_scalar
 from dataloaders.errors import DataError
 from dataloaders.negatives import NegativeConfig, negative_sampler
-from dataloaders.parquet_reader import ParquetReader
-from dataloaders.parquet_writer import split_types
 from dataloaders.prefetch import Prefetcher
-from dataloaders.row_groups import RowGroupStore, SkipCounts, read_items
+from dataloaders.row_groups import RowGroupStore, SkipCounts, open_split, read_items, skip_counts_of, skip_list
 from dataloaders.sampler import LaneSampler
 from dataloaders.schema import Schema
 from dataloaders.validation import BadRowPolicy
@@ -82,9 +81,10 @@ class Dataloader:
         shuffle: False reads in file order (evaluation).
         rank: of this process.
         world_size: processes that share each global batch.
+        pin_memory: put batches into page-locked memory, in the background thread, so that copies to the GPU overlap.
 
     Raises:
-        ValueError: the configuration does not fit the world size or the number of rows (LaneSampler).
+        ValueError: the configuration does not fit the world size or the number of rows (LaneSampler), or pin_memory without a GPU.
         DataError: files are missing, or do not fit the schema.
 
     Example::
@@ -95,21 +95,22 @@ class Dataloader:
     """
 
     def __init__(
-        self, schema: Schema, folder: Path, *, config: LoaderConfig, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        schema: Schema,
+        folder: Path,
+        *,
+        config: LoaderConfig,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         self._schema, self._folder, self._config = schema, folder, config
         self._seed, self._shuffle, self._rank = seed, shuffle, rank
-        self._reader = ParquetReader.of_split(folder, types=split_types(schema))
-        self._check_num_rows()
-        self._sampler = LaneSampler(
-            [group.num_rows for group in self._reader.groups],
-            batch_rows=config.rows_before_negatives,
-            lanes=config.lanes,
-            seed=seed,
-            shuffle=shuffle,
-            rank=rank,
-            world_size=world_size,
-        )
+        self._pin_device = _pin_device() if pin_memory else None
+        self._reader = open_split(folder, schema)
+        self._sampler = self._new_sampler(world_size)
         self._negatives = negative_sampler(config.negatives, schema, folder.parent, seed=seed, bad_rows=config.bad_rows)
         self._collator = Collator(schema, items=read_items(folder.parent, schema) if self._negatives else None)
         self._store = RowGroupStore(self._reader, schema=schema, bad_rows=config.bad_rows, cache_bytes=config.cache_bytes)
@@ -118,6 +119,8 @@ class Dataloader:
         self._source: Iterator[tuple[Batch, SkipCounts]] | None = None
         self.skipped: SkipCounts = Counter()
         """Rows that this rank left out since the start of the epoch, or since the position was last set; see BadRows.count."""
+        self.skipped_total: SkipCounts = Counter()
+        """Rows that this rank left out of all batches that it handed out, over epochs and resumed runs; see load_state_dict."""
         self.wait_seconds = 0.0
         """Time that callers have waited for batches, in total."""
 
@@ -132,7 +135,10 @@ class Dataloader:
         return self._sampler.num_batches
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last batch handed out, and what it refers to; plain integers, strings and booleans."""
+        """The position after the last batch handed out, what it refers to, and `skipped_total`; values that JSON keeps.
+
+        Everything but `skipped_total` is the same on every rank.
+        """
         return {
             "epoch": self._epoch,
             "batch": self._batch,
@@ -141,28 +147,40 @@ class Dataloader:
             "batch_size": self._config.batch_size,
             "lanes": self._config.lanes,
             "negatives": asdict(self._config.negatives),
-            "schema": self._schema.fingerprint,
-            "rows": self._reader.fingerprint,
+            "data": self._schema.identity,
+            "files": self._reader.fingerprint,
+            "skipped_total": skip_list(self.skipped_total),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken; rank and world size may differ.
 
+        Rank 0 alone goes on counting from the state's `skipped_total`, the others from nothing, so that a sum over ranks counts it
+        once. In a state saved for all ranks, `skipped_total` must be replaced with row_groups.skip_list of the sum over ranks.
+
         Raises:
-            ValueError: the state belongs to another data set, seed or configuration; names what differs.
+            DataError: the state was taken on other data; names both.
+            ValueError: the state belongs to another seed or configuration; names what differs.
         """
         own = self.state_dict()
         if state.keys() != own.keys():
             raise ValueError(
                 f"loader state has the fields {sorted(state)}, expected {sorted(own)}: it is not a state of this version"
             )
-        for name in own.keys() - {"epoch", "batch"}:
+        for name, what in (("data", "data set"), ("files", "files of this split")):
+            if state[name] != own[name]:
+                raise DataError(
+                    f"{self._folder}: loader state was taken on {what} {state[name][:12]}, but found {own[name][:12]}: the data "
+                    "was replaced since; restore it, or start a new run"
+                )
+        for name in own.keys() - {"epoch", "batch", "data", "files", "skipped_total"}:
             if state[name] != own[name]:
                 raise ValueError(
                     f"loader state was taken with {name}={state[name]!r}, but this loader has {own[name]!r} ({self._folder}): its "
                     "position means other rows here; use the same data and settings, or start a new run"
                 )
         self.seek(epoch=state["epoch"], batch=state["batch"])
+        self.skipped_total = skip_counts_of(state["skipped_total"]) if self._rank == 0 else Counter()
 
     def seek(self, *, epoch: int, batch: int = 0) -> None:
         """Set the position; a running iterator ends with RuntimeError at its next use.
@@ -213,6 +231,7 @@ class Dataloader:
     def _advance(self, batch_index: int, skipped: SkipCounts) -> None:
         """Move the position behind the batch that is about to be handed out."""
         self.skipped = skipped if batch_index == 0 else self.skipped + skipped
+        self.skipped_total = self.skipped_total + skipped
         self._batch = batch_index + 1
         if self._batch < self.steps_per_epoch:
             return
@@ -231,7 +250,11 @@ class Dataloader:
                 "correct the data and prepare it again"
             )
         global_rows = self._sampler.global_rows(batch) * (1 + self._config.negatives.per_row)
-        return self._collator(parts, negative_DP=self._draw(parts, epoch), global_rows=global_rows), skipped
+        batch_of_rank = self._collator(parts, negative_DP=self._draw(parts, epoch), global_rows=global_rows)
+        if self._pin_device is not None:
+            with torch.cuda.device(self._pin_device):  # a thread starts on GPU 0, and would make a context of its own there
+                batch_of_rank = batch_of_rank.pin_memory()
+        return batch_of_rank, skipped
 
     def _draw(self, parts: list[Part], epoch: int) -> np.ndarray | None:
         """int64 [D, P]: the negatives of the rows of `parts`."""
@@ -250,10 +273,19 @@ class Dataloader:
             )
         return negative_DP
 
-    def _check_num_rows(self) -> None:
-        expected = self._schema.num_rows.get(self._folder.name, self._reader.num_rows)
-        if self._reader.num_rows != expected:
-            raise DataError(
-                f"{self._folder}: {self._reader.num_rows} rows in {len(self._reader.groups)} row groups, but schema.json counts "
-                f"{expected}; a file is missing or of another version: prepare the data set again"
-            )
+    def _new_sampler(self, world_size: int) -> LaneSampler:
+        return LaneSampler(
+            [group.num_rows for group in self._reader.groups],
+            batch_rows=self._config.rows_before_negatives,
+            lanes=self._config.lanes,
+            seed=self._seed,
+            shuffle=self._shuffle,
+            rank=self._rank,
+            world_size=world_size,
+        )
+
+
+def _pin_device() -> int:
+    if not torch.cuda.is_available():
+        raise ValueError("pin_memory=True, but PyTorch sees no GPU; expected False: page-locked memory serves copies to a GPU only")
+    return torch.cuda.current_device()

@@ -54,6 +54,27 @@ class NegativeConfig:
         return 0 if self.kind == "none" else self.num
 
 
+def check_task(schema: Schema, config: NegativeConfig) -> None:
+    """For the training rows of a model that learns from labels: refuse negatives that do not go with what the labels mean.
+
+    Not for evaluation splits, whose negatives were fixed when the data was prepared, and not for a softmax over the catalogue.
+
+    Raises:
+        ValueError: rows of next_behaviour, which are all positive, would get no negatives; or rows of another task, which have
+            negatives of their own, would get sampled ones.
+    """
+    if schema.task == "next_behaviour" and config.kind == "none":
+        raise ValueError(
+            f"{schema.name}: training rows of task next_behaviour are all positives, and a model would learn to say yes to all; "
+            "--loader.negatives.kind none must be uniform or popularity"
+        )
+    if schema.task != "next_behaviour" and config.kind != "none":
+        raise ValueError(
+            f"{schema.name}: rows of task {schema.task} have labels of both kinds, and sampled negatives would distort them; "
+            f"--loader.negatives.kind {config.kind} must be none"
+        )
+
+
 class TouchedItems:
     """Which items each user ever touched.
 

@@ -1,7 +1,7 @@
 """Row groups decoded and checked once, and kept while they are needed or fit into memory."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,23 @@ import numpy as np
 from dataloaders.collate import Part, take_rows
 from dataloaders.errors import DataError
 from dataloaders.parquet_reader import ParquetReader, RowGroup
-from dataloaders.parquet_writer import item_types
+from dataloaders.parquet_writer import item_types, split_types
 from dataloaders.sampler import Segment
 from dataloaders.schema import Schema
 from dataloaders.validation import BadRowPolicy, BadRows, check_row_group
 
 SkipCounts = Counter[tuple[str, str]]
 """(column, reason) -> rows left out."""
+
+
+def skip_list(counts: SkipCounts) -> list[tuple[str, str, int]]:
+    """(column, reason, rows), in order: `counts` as JSON can hold it."""
+    return [(column, reason, rows) for (column, reason), rows in sorted(counts.items())]
+
+
+def skip_counts_of(listed: Iterable[tuple[str, str, int]]) -> SkipCounts:
+    """The counts that `skip_list` listed."""
+    return SkipCounts({(column, reason): rows for column, reason, rows in listed})
 
 
 BLOCK_ROWS = 2048
@@ -106,6 +116,22 @@ class RowGroupStore:
             self._room -= group.num_bytes
             self._cached[position] = group, bad
         return group, bad
+
+
+def open_split(folder: Path, schema: Schema) -> ParquetReader:
+    """The reader of a split's folder.
+
+    Raises:
+        DataError: files are missing or do not fit the schema, or hold another number of rows than it counts.
+    """
+    reader = ParquetReader.of_split(folder, types=split_types(schema))
+    expected = schema.num_rows.get(folder.name, reader.num_rows)
+    if reader.num_rows != expected:
+        raise DataError(
+            f"{folder}: {reader.num_rows} rows in {len(reader.groups)} row groups, but schema.json counts {expected}; a file is "
+            "missing or of another version: prepare the data set again"
+        )
+    return reader
 
 
 def read_items(folder: Path, schema: Schema) -> RowGroup:

@@ -81,8 +81,9 @@ class LaneSampler:
         smallest_share = (lane_rows // self.num_batches).reshape(world_size, per_rank).sum(axis=1).min()
         if smallest_share == 0:
             raise ValueError(
-                f"{self.num_rows} rows are too few for world_size={world_size}, lanes={lanes}, {batch_rows} rows a batch: a rank "
-                f"would get an empty share of a batch; use fewer ranks, or at least {lanes} rows and {2 * lanes} rows a batch"
+                f"{self.num_rows} rows are too few for {world_size} rank(s), --loader.lanes {lanes} and batches of {batch_rows} "
+                f"rows before negatives: a rank would get an empty share of a batch. It fits from {lanes} rows and batches of "
+                f"{2 * lanes} on: use fewer ranks, fewer lanes, or a larger --loader.batch-size"
             )
         self._epoch = -1
         self._group_order = np.empty(0, dtype=np.int64)
@@ -143,8 +144,13 @@ def _check_shape(*, lanes: int, batch_rows: int, rank: int, world_size: int) -> 
     if world_size < 1 or not 0 <= rank < world_size:
         raise ValueError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
     if lanes < 1 or lanes % world_size:
-        raise ValueError(f"lanes={lanes} must be a multiple of world_size={world_size}, so that every rank owns equally many")
+        fitting = max(world_size, round(lanes / world_size) * world_size)
+        raise ValueError(
+            f"--loader.lanes {lanes} must be a multiple of the {world_size} ranks, so that every rank owns equally many: use "
+            f"--loader.lanes {fitting}"
+        )
     if batch_rows < lanes:
         raise ValueError(
-            f"a batch of {batch_rows} rows (before negatives) is smaller than lanes={lanes}; enlarge batch_size or use fewer lanes"
+            f"a batch of {batch_rows} rows (before negatives) is smaller than --loader.lanes {lanes}; use fewer lanes or a larger "
+            "--loader.batch-size"
         )

@@ -100,6 +100,8 @@ class Schema:
     """What the label means: `next_behaviour` (positive against sampled items), `rating`, `click`."""
     num_rows: dict[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each split."""
+    content_id: str = ""
+    """sha256 over the data set's Parquet files (`content_id_of`), written by the preparation; empty for hand-made data."""
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -139,9 +141,15 @@ class Schema:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over everything but the row counts: two data sets with one fingerprint feed the same model."""
+        """sha256 over everything but row counts and content: two data sets with one fingerprint feed the same model."""
         content = dataclasses.asdict(self) | {"num_rows": None}
+        del content["content_id"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """sha256 over the fingerprint and the content: two data sets with one identity hold the same rows."""
+        return hashlib.sha256(f"{self.fingerprint}\0{self.content_id}".encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `folder`/schema.json."""
@@ -164,3 +172,19 @@ class Schema:
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: format_version={version}, expected {FORMAT_VERSION}; prepare the data set again")
         return schema
+
+
+def content_id_of(folder: Path) -> str:
+    """sha256 over (path below `folder`, sha256 of the bytes) of every Parquet file, ordered by path; reads in blocks.
+
+    Raises:
+        DataError: there is no Parquet file.
+    """
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
+    if not paths:
+        raise DataError(f"{folder}: no *.parquet files below it, so there is no content to identify; prepare the data set first")
+    digest = hashlib.sha256()
+    for name, path in sorted(paths.items()):
+        with path.open("rb") as file:
+            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

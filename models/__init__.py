@@ -1,6 +1,9 @@
 """The registry: every model by name, and the task that trains it. Pure modules: no file access, no torch.distributed."""
 
+import functools
+import operator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,8 +15,6 @@ from models.tasks import PreRankingTask
 from models.two_tower import TwoTower, TwoTowerConfig
 
 __all__ = ["MODELS", "ModelConfig", "ModelSpec", "build_task", "spec_of"]
-
-ModelConfig = FITConfig | TwoTowerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,13 @@ MODELS: dict[str, ModelSpec] = {
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
 }
+
+if TYPE_CHECKING:
+    # type checkers accept a literal union alone, which would be a second list of the models
+    ModelConfig = Any
+else:
+    ModelConfig = functools.reduce(operator.or_, (spec.config_class for spec in MODELS.values()))
+    """Union of the config classes in MODELS, `FITConfig | TwoTowerConfig | …`: the type of a field that holds any of them."""
 
 
 def spec_of(config: ModelConfig) -> ModelSpec:
@@ -52,6 +60,7 @@ def build_task(
     features: tuple[str, ...] | None = None,
     world_size: int = 1,
     device: torch.device | None = None,
+    table_device: torch.device | None = None,
 ) -> PreRankingTask:
     """Embeddings, model and loss for a schema.
 
@@ -61,7 +70,9 @@ def build_task(
         embeddings: width and start of the tables; None is EmbeddingConfig().
         features: names of the features to use; see FeatureEmbeddings.
         world_size: ranks whose gradients are averaged.
-        device: where all parameters live; meta is allowed.
+        device: where the parameters live; meta is allowed.
+        table_device: where the tables live, None: on `device`. On meta they take no memory until trainer.sharding.shard draws each
+            rank's part; the weights are the same bits as those of tables on the CPU under the same torch.initial_seed().
 
     Raises:
         ValueError: the config is no model's, or the schema does not fit; see FeatureEmbeddings.
@@ -72,6 +83,8 @@ def build_task(
         loss, out = task(batch)
     """
     spec = spec_of(config)
-    lookups = FeatureEmbeddings(schema, config=embeddings or EmbeddingConfig(), features=features, device=device)
+    lookups = FeatureEmbeddings(
+        schema, config=embeddings or EmbeddingConfig(), features=features, device=device if table_device is None else table_device
+    )
     model = spec.model_class(config, dims=lookups.dims, device=device)
     return spec.task_class(lookups, model=model, world_size=world_size)

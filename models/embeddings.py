@@ -1,10 +1,11 @@
 """From ids to vectors: the schema's tables as one EmbeddingBagCollection and one EmbeddingCollection."""
 
-# B rows, J history positions of the batch, D width of a position, U and A widths of the pooled user and item features
+# B rows, J history positions of the batch, D width of a position, U and A widths of the pooled user and item features,
+# X rows of a block of a table
 
+import hashlib
 import zlib
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -37,16 +38,44 @@ class EmbeddingConfig:
             raise ValueError(f"EmbeddingConfig.init_std={self.init_std}, expected more than 0")
 
 
-@torch.no_grad()
-def initialise_table(weight: torch.Tensor, *, table: str, std: float) -> None:
-    """Fill `weight` with N(0, std²), as a function of its shape, torch.initial_seed() and the table's name alone.
+INIT_BLOCK_ROWS = 65_536
+"""Rows of a table that are drawn from one generator; part of what a seed means: another value, other weights of longer tables."""
 
-    So a table starts the same whatever else the model has and wherever it lives. Equal shapes of one table get equal values: who
-    draws a table in parts (shards, blocks of rows) gives each part its own torch.manual_seed. A meta tensor is left alone.
+
+@dataclass(frozen=True, kw_only=True)
+class TableInit:
+    """N(0, std²) for a table's weights, as a function of seed, table and block of rows alone; TorchRec's `init_fn`.
+
+    A table starts the same whatever else the model has and wherever it lives. Each block of INIT_BLOCK_ROWS rows has a generator of
+    its own, so that whoever holds a part of a table draws that part alone and finds the same bits.
+
+    Example::
+
+        TableInit(table="t_item", std=0.01).draw_block(0, seed=7, shape=(3_884, 16))
     """
-    if not weight.is_meta:
-        generator = torch.Generator().manual_seed((torch.initial_seed() + zlib.crc32(table.encode())) % 2**63)
-        weight.copy_(torch.normal(0.0, std, tuple(weight.shape), generator=generator))
+
+    table: str
+    """Name of the table: tables of one shape start differently."""
+    std: float
+    """Standard deviation of the weights."""
+
+    @torch.no_grad()
+    def __call__(self, weight: torch.Tensor) -> None:
+        """Fill the whole table `weight` [rows, D] by torch.initial_seed(), block by block; a meta tensor is left alone."""
+        if weight.is_meta:
+            return
+        for block, rows_XD in enumerate(weight.split(INIT_BLOCK_ROWS)):
+            rows_XD.copy_(self.draw_block(block, seed=torch.initial_seed(), shape=tuple(weight.shape)))
+
+    def draw_block(self, block: int, *, seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+        """Rows block·INIT_BLOCK_ROWS … of a table of `shape` [rows, D], on the CPU; the last block may be shorter."""
+        rows = min(INIT_BLOCK_ROWS, shape[0] - block * INIT_BLOCK_ROWS)
+        key = seed + zlib.crc32(self.table.encode())
+        if block > 0:
+            # the first block's key is a plain sum; neighbouring sums are other seeds' tables, so the others are hashed
+            key = int.from_bytes(hashlib.sha256(f"{seed}/{self.table}/{block}".encode()).digest()[:8], "big")
+        generator = torch.Generator().manual_seed(key % 2**63)
+        return torch.normal(0.0, self.std, (rows, *shape[1:]), generator=generator)
 
 
 class FeatureEmbeddings(nn.Module):
@@ -100,8 +129,11 @@ class FeatureEmbeddings(nn.Module):
         self._item_names = [feature.name for feature in pooled if feature.side == "item"]
         self._pairs = [(history, item) for history, item in pairs if history in chosen]
         device = device or torch.device("cpu")
-        self.pooled = EmbeddingBagCollection(tables=_pooled_tables(pooled, config), device=device) if pooled else None
-        self.sequence = EmbeddingCollection(tables=_sequence_tables(sequence, config), device=device) if sequence else None
+        # what follows, the dense layers, starts the same wherever the tables live
+        with torch.random.fork_rng(devices=[]):
+            self.pooled = EmbeddingBagCollection(tables=_pooled_tables(pooled, config), device=device) if pooled else None
+            self.sequence = EmbeddingCollection(tables=_sequence_tables(sequence, config), device=device) if sequence else None
+        _advance_generator([*pooled, *sequence], config)
         self.dims = InputDims(
             profile=config.dim * len(self._user_names),
             attributes=config.dim * len(self._item_names),
@@ -178,8 +210,13 @@ def _by_space(features: list[Feature]) -> dict[str, list[Feature]]:
     return spaces
 
 
-def _init_fn(feature: Feature, config: EmbeddingConfig) -> partial[None]:
-    return partial(initialise_table, table=feature.table, std=config.init_std)
+def _advance_generator(features: list[Feature], config: EmbeddingConfig) -> None:
+    """Draw from the default generator what nn.Embedding and nn.EmbeddingBag draw on the CPU before TableInit overwrites it.
+
+    Part of what a seed means for the dense layers, as in runs whose tables were built on the CPU; longer tables count as one block.
+    """
+    for group in _by_space(features).values():
+        torch.empty(min(group[0].vocab_size, INIT_BLOCK_ROWS), config.dim).normal_()
 
 
 def _pooled_tables(features: list[Feature], config: EmbeddingConfig) -> list[EmbeddingBagConfig]:
@@ -190,7 +227,7 @@ def _pooled_tables(features: list[Feature], config: EmbeddingConfig) -> list[Emb
             embedding_dim=config.dim,
             feature_names=[feature.name for feature in group],
             pooling=PoolingType.MEAN,
-            init_fn=_init_fn(group[0], config),
+            init_fn=TableInit(table=group[0].table, std=config.init_std),
         )
         for group in _by_space(features).values()
     ]
@@ -203,7 +240,7 @@ def _sequence_tables(features: list[Feature], config: EmbeddingConfig) -> list[T
             num_embeddings=group[0].vocab_size,
             embedding_dim=config.dim,
             feature_names=[feature.name for feature in group],
-            init_fn=_init_fn(group[0], config),
+            init_fn=TableInit(table=group[0].table, std=config.init_std),
         )
         for group in _by_space(features).values()
     ]

@@ -30,7 +30,7 @@ class SetupError(Exception):
 def main() -> None:
     """Parse the command line and make the environment ready."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--stack", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda where nvidia-smi answers")
+    parser.add_argument("--stack", choices=["auto", "cpu", "cuda"], default="auto", help="auto: the installed, or by nvidia-smi")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--recreate", action="store_true", help="empty the environment first")
     arguments = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
 
 def make_ready(venv: Path, *, stack: str, recreate: bool) -> None:
     """Create and fill `venv` unless its stamp says that exactly this has been done; SetupError says what the user can do."""
-    stack = detect_stack() if stack == "auto" else stack
+    stack = choose_stack(venv, recreate=recreate) if stack == "auto" else stack
     stamp = venv / "crosstower-stack"
     content = f"{stack} {fingerprint()}\n"
     if not recreate and stamp.exists() and stamp.read_text() == content and (venv / "bin" / "python").exists():
@@ -58,6 +58,29 @@ def make_ready(venv: Path, *, stack: str, recreate: bool) -> None:
     install(venv, stack=stack)
     stamp.write_text(content)
     print(f"{venv} is ready.", flush=True)
+
+
+def choose_stack(venv: Path, *, recreate: bool) -> str:
+    """The stack that `venv` holds, whatever nvidia-smi says today; `detect_stack` where it holds none or is made again."""
+    detected, installed = detect_stack(), "" if recreate else installed_stack(venv)
+    if installed and installed != detected:
+        found = "lists a GPU" if detected == "cuda" else "lists no GPU"
+        print(
+            f"nvidia-smi {found}, but {venv} holds the {installed} stack: it is kept. To change it: make repair STACK={detected}",
+            flush=True,
+        )
+    return installed or detected
+
+
+def installed_stack(venv: Path) -> str:
+    """`cpu` or `cuda`, by the stamp of a finished install or the fbgemm build of an unfinished one; empty where neither tells."""
+    stamp = venv / "crosstower-stack"
+    word = stamp.read_text().split(" ")[0] if stamp.exists() else ""
+    if word in ("cpu", "cuda"):
+        return word
+    builds = {"cpu": "fbgemm_gpu_cpu-*.dist-info", "cuda": "fbgemm_gpu-*.dist-info"}
+    found = [stack for stack, name in builds.items() if any(venv.glob(f"lib/python3.*/site-packages/{name}"))]
+    return found[0] if len(found) == 1 else ""
 
 
 def detect_stack() -> str:
@@ -75,12 +98,12 @@ def fingerprint() -> str:
 
 
 def prepare_venv(venv: Path, *, stack: str, recreate: bool) -> None:
-    """Leave a working `venv` that holds no package of the other stack; it is emptied where that is not so."""
+    """Leave a working `venv` with pip and no package of the other stack; emptied where Python fails or a package clashes."""
     python = venv / "bin" / "python"
     if python.exists() and not recreate:
-        works = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
-        reason = clashing_package(venv, stack=stack) if works else f"{python} does not run"
+        reason = f"{python} does not run" if run_quietly(python, "-c", "") else clashing_package(venv, stack=stack)
         if not reason:
+            ensure_pip(python)
             return
         print(f"{reason}: making {venv} again.", flush=True)
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
@@ -91,6 +114,29 @@ def prepare_venv(venv: Path, *, stack: str, recreate: bool) -> None:
         name = f"python3.{sys.version_info.minor}-venv"
         detail = (made.stderr or made.stdout).strip().splitlines()[-1:] or ["no message"]
         raise SetupError(f"{sys.executable} cannot make {venv} ({detail[0]}). On Debian and Ubuntu: apt install {name}")
+
+
+def ensure_pip(python: Path) -> None:
+    """Give an environment that was made without pip (by uv, say) one; SetupError where that fails. Nothing is removed."""
+    if not run_quietly(python, "-m", "pip", "--version"):
+        return
+    problem = run_quietly(python, "-m", "ensurepip", "--upgrade") or run_quietly(python, "-m", "pip", "--version")
+    if problem:
+        raise SetupError(
+            f"{python} has no working pip, and ensurepip cannot mend that ({problem}). Put pip into it (uv pip install --python "
+            f"{python} pip), or empty the environment and install again: make repair"
+        )
+    print(f"{python} had no pip: added the one that Python brings along.", flush=True)
+
+
+def run_quietly(python: Path, *arguments: str) -> str:
+    """Empty where `python` with `arguments` succeeds; else the last line of what it says."""
+    try:
+        done = subprocess.run([str(python), *arguments], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+    return "" if done.returncode == 0 else lines[-1]
 
 
 def clashing_package(venv: Path, *, stack: str) -> str:

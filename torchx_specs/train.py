@@ -4,7 +4,7 @@ Example::
 
     torchx run torchx_specs/train.py:train --recipe fit_demo --nproc 2
     torchx run torchx_specs/train.py:train --recipe fit_demo --nproc 2 -- --loop.max-epochs 2
-    torchx run -s slurm torchx_specs/train.py:train --recipe t2diff_ml1m --nnodes 2 --nproc 8 --gpu 8 --cpu 64 --memMB 400000
+    torchx run -s slurm torchx_specs/train.py:train --recipe fit_ml1m --nnodes 2 --nproc 8 --gpu 8 --cpu 64 --memMB 400000
     torchx run -s kubernetes --workspace "" -cfg queue=default torchx_specs/train.py:train --image registry/crosstower:0.1.0 ...
 
 Everything after `--` goes to `trainer.train` as it stands. `torchx run` exits with 0 where the run succeeded and with 1 where it

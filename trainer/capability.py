@@ -58,12 +58,17 @@ CAPABILITY: tuple[Rule, ...] = (
     Rule(ANY, "sequence", "table_row_wise", ANY, "TorchRec's EmbeddingCollection has no table_row_wise; use row_wise"),
     Rule(ANY, "sequence", "grid_shard", ANY, "TorchRec's EmbeddingCollection has no grid_shard; use row_wise or column_wise"),
     Rule("cpu", "pooled", "table_row_wise", ANY, "gloo can't return its gradients to ranks with unequal batches; use row_wise"),
-    Rule("cpu", "pooled", "grid_shard", ANY, "it trains to wrong numbers on a CPU; use row_wise, column_wise or table_wise"),
+    Rule(
+        ANY,
+        "pooled",
+        "grid_shard",
+        ANY,
+        "TorchRec averages a list within each part of the rows, which gives wrong numbers; use row_wise, column_wise or table_wise",
+    ),
     Rule(ANY, "pooled", "data_parallel", ANY, OK),
     Rule("cpu", ANY, ANY, "adam", _NO_CPU_ADAM),
     Rule(ANY, ANY, "column_wise", "rowwise_adagrad", _SPLIT_COLUMNS),
     Rule(ANY, ANY, "table_column_wise", "rowwise_adagrad", _SPLIT_COLUMNS),
-    Rule(ANY, ANY, "grid_shard", "rowwise_adagrad", _SPLIT_COLUMNS),
     Rule("cpu", ANY, "table_wise", ANY, OK),
     # pooled: TorchRec's own sharder does not offer it on a CPU, placement.py's does; unequal batches need uneven_scatter.py
     Rule("cpu", ANY, "row_wise", ANY, OK),
@@ -74,7 +79,6 @@ CAPABILITY: tuple[Rule, ...] = (
     Rule("cuda", ANY, "column_wise", ANY, OK),
     Rule("cuda", "pooled", "table_column_wise", ANY, OK),
     Rule("cuda", "pooled", "table_row_wise", ANY, OK),
-    Rule("cuda", "pooled", "grid_shard", ANY, OK),
 )
 
 

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
-import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from trainer.durable_file import sync_to_disk
 from trainer.errors import CheckpointError
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
 READ_BYTES = 1 << 20
+SETTLED_SECONDS = 2.0
+"""A file that changed so recently may change again without a new time stamp: the coarsest clocks of file systems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class Manifest:
     """What the trainer asked to keep (JSON values)."""
     files: dict[str, FileEntry]
     """Every other file of the folder, by name."""
+    best_step: int | None = None
+    """Step of the best evaluation before or at `step`; its checkpoint is kept as long as this one is."""
 
 
 def entry_of(path: Path) -> FileEntry:
@@ -89,37 +95,75 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(
             f"{path}: format_version={version}, this program reads {FORMAT_VERSION}; use the program that wrote it"
         )
-    content["files"] = {name: FileEntry(**entry) for name, entry in content["files"].items()}
-    return Manifest(**content)
+    try:
+        content["files"] = {name: FileEntry(**entry) for name, entry in content["files"].items()}
+        manifest = Manifest(**content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its fields are not those of format_version {FORMAT_VERSION} ({error}); refused") from error
+    if not isinstance(manifest.step, int) or not isinstance(manifest.world_size, int) or not isinstance(manifest.extra, dict):
+        raise CheckpointError(f"{path}: step and world_size must be whole numbers and extra an object; refused")
+    outside = [name for name in manifest.files if Path(name).name != name]
+    if outside:
+        raise CheckpointError(f"{path}: lists {outside[0]!r}, which is no file of its folder; refused")
+    return manifest
 
 
 def check_files(folder: Path, files: Mapping[str, FileEntry], *, names: Iterable[str]) -> None:
-    """Read the named files and compare them with the manifest.
+    """Read the named files and compare them with the manifest, but for those that were read before and have not changed since.
 
     Raises:
         CheckpointError: a file is missing or its size or sha256 is another; the message names it.
     """
     for name in names:
-        expected = files[name]
+        path, expected = folder / name, files[name]
+        check_sizes(folder, {name: expected})
+        before = _stamp(path)
+        if _verified.get(path.absolute()) == (expected, before):
+            continue
+        found = entry_of(path)
+        if found != expected:
+            raise CheckpointError(f"{path}: sha256 {found.sha256[:12]}…, but the manifest says {expected.sha256[:12]}…; damaged")
+        changed_ns = max(before.modified_ns, before.status_changed_ns)
+        if time.time_ns() - changed_ns > SETTLED_SECONDS * 1e9 and _stamp(path) == before:
+            _verified[path.absolute()] = (expected, before)
+
+
+def check_sizes(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    """Compare the sizes of `files` with the manifest; nothing is read.
+
+    Raises:
+        CheckpointError: a file is missing or its size is another; the message names it.
+    """
+    for name, expected in files.items():
         path = folder / name
         try:
             size = path.stat().st_size
-            found = entry_of(path) if size == expected.size else FileEntry(size=size, sha256="")
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror or error}, but the manifest lists it") from error
-        if found.size != expected.size:
-            raise CheckpointError(f"{path}: {found.size} bytes, but the manifest says {expected.size}; the file is damaged")
-        if found.sha256 != expected.sha256:
-            raise CheckpointError(f"{path}: sha256 {found.sha256[:12]}…, but the manifest says {expected.sha256[:12]}…; damaged")
+        if size != expected.size:
+            raise CheckpointError(f"{path}: {size} bytes, but the manifest says {expected.size}; the file is damaged")
 
 
-def sync_to_disk(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    status_changed_ns: int
+
+
+_verified: dict[Path, tuple[FileEntry, _Stamp]] = {}
+"""Files that this process has read and found right: what was expected of them, and their stamp at the time.
+
+So that a resume, which looks for the newest valid checkpoint and then loads it, reads it once for both.
+"""
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _canonical(content: dict) -> bytes:

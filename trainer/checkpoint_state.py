@@ -20,6 +20,8 @@ from trainer.errors import CheckpointError
 
 Value = torch.Tensor | ShardedTensor
 METADATA_FILE = ".metadata"
+DIGEST_BLOCK_ROWS = 65_536
+"""Rows of a tensor that state_sha256 holds at a time."""
 
 _ALLOWED_CLASSES = {
     "torch.distributed.checkpoint.metadata": {
@@ -146,15 +148,15 @@ def state_sha256(module: nn.Module, optimizer: KeyedOptimizer | None = None) -> 
     """sha256 over every tensor of the task and, where given, its optimizer, in full and in a fixed order; equal on every rank.
 
     Weights hash equally for every plan and world size; so does optimizer state, where the plans update tables in the same way. A
-    collective call: tensors are gathered one at a time on the first rank.
+    collective call: the first rank sees sharded tensors a block of rows at a time.
     """
     state = collect_state(module, optimizer)
     digest = hashlib.sha256()
-    for name in sorted(gather_names(state)):
-        full = _full_tensor(state.get(name))
-        if full is not None:
-            digest.update(f"{name} {full.dtype} {tuple(full.shape)}\n".encode())
-            digest.update(full.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name, (shape, dtype, is_sharded) in sorted(_describe_everywhere(state).items()):
+        digest.update(f"{name} {dtype} {shape}\n".encode())
+        value = state.get(name)
+        for block in _sharded_blocks(value, shape, dtype) if is_sharded else _own_blocks(value):
+            digest.update(block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     answer = [digest.hexdigest()]
     if dist.is_initialized():
         dist.broadcast_object_list(answer, src=0)
@@ -193,25 +195,38 @@ def describe_plan(state: Mapping[str, Value]) -> dict[str, str]:
     return plan
 
 
-def _full_tensor(value: Value | None) -> torch.Tensor | None:
-    """The whole tensor, on the first rank; elsewhere, or where this rank has no shard of it, it takes part in gathering it."""
-    if isinstance(value, torch.Tensor) and not isinstance(value, ShardedTensor):
-        return value if not dist.is_initialized() or dist.get_rank() == 0 else None
-    mine = None
-    if value is not None:
-        shards = [(shard.metadata.shard_offsets, shard.tensor.detach().cpu()) for shard in value.local_shards()]
-        mine = (tuple(value.metadata().size), shards)
-    gathered: list[tuple | None] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(mine, gathered, dst=0)
-    if gathered is None:
-        return None
-    parts = [part for part in gathered if part is not None]
-    size = parts[0][0]
-    full = torch.empty(size, dtype=next(tensor for _, shards in parts for _, tensor in shards).dtype)
-    for _, shards in parts:
-        for offsets, tensor in shards:
-            full[tuple(slice(start, start + length) for start, length in zip(offsets, tensor.shape, strict=True))] = tensor
-    return full
+def _describe_everywhere(state: Mapping[str, Value]) -> dict[str, tuple[tuple[int, ...], torch.dtype, bool]]:
+    """Shape, type and whether it is sharded, of the tensors on all ranks; a collective call."""
+    here = {name: (*_shape_and_dtype(value), isinstance(value, ShardedTensor)) for name, value in state.items()}
+    everywhere = [here]
+    if dist.is_initialized():
+        everywhere = [{}] * dist.get_world_size()
+        dist.all_gather_object(everywhere, here)
+    return {name: entry for share in everywhere for name, entry in share.items()}
+
+
+def _own_blocks(value: Value | None) -> Iterator[torch.Tensor]:
+    """Blocks of rows of a tensor that is the same on every rank; none but on the first, whose digest is the one that counts."""
+    if value is not None and (not dist.is_initialized() or dist.get_rank() == 0):
+        yield from value.split(DIGEST_BLOCK_ROWS) if value.dim() > 0 else (value,)
+
+
+def _sharded_blocks(value: Value | None, shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Blocks of rows of a sharded tensor, whole on the first rank; every rank takes part, also one without a shard of it."""
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    shards = value.local_shards() if isinstance(value, ShardedTensor) else []
+    for start in range(0, shape[0], DIGEST_BLOCK_ROWS):
+        block = torch.zeros((min(DIGEST_BLOCK_ROWS, shape[0] - start), *shape[1:]), dtype=dtype, device=device)
+        for shard in shards:
+            first, *columns = shard.metadata.shard_offsets
+            rows = slice(max(start - first, 0), max(start + block.shape[0] - first, 0))
+            part = shard.tensor.detach()[rows]
+            places = [slice(column, column + width) for column, width in zip(columns, part.shape[1:], strict=True)]
+            low = max(first - start, 0)
+            block[(slice(low, low + part.shape[0]), *places)] = part
+        # one rank has each value and the others have zero bytes, so that their sum is the value, to the bit
+        dist.reduce(block.view(torch.uint8), dst=0)
+        yield block
 
 
 def _shape_and_dtype(value: Value) -> tuple[tuple[int, ...], torch.dtype]:

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Literal
 
 from dataloaders.loader import LoaderConfig
+from models import ModelConfig
 from models.embeddings import EmbeddingConfig
-from models.fit import FITConfig
-from models.two_tower import TwoTowerConfig
 from trainer.checkpoint import CheckpointConfig
 from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
-ModelConfig = FITConfig | TwoTowerConfig
+NOT_IN_FINGERPRINT = (
+    "runs",
+    "loader.prefetch",
+    "loader.cache_bytes",
+    "loop.log_every_steps",
+    "loop.poll_every_steps",
+    "loop.device",
+    "loop.tensorboard",
+    "checkpoint",
+)
+"""What may change between two starts of one run, since it changes no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run's result; where and on how many ranks it runs is not part of it."""
+    """One run; on how many ranks and machines it is trained is no part of it."""
 
     recipe: str
     """Name of the recipe that this configuration started from."""
@@ -79,8 +88,14 @@ class RunConfig:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the configuration less the folder that holds the runs; names the run."""
-        content = self.as_dict() | {"runs": None}
+        """sha256 of all that decides the result (so not NOT_IN_FINGERPRINT); names the run."""
+        content = self.as_dict()
+        for name in NOT_IN_FINGERPRINT:
+            *path, leaf = name.split(".")
+            parent = content
+            for step in path:
+                parent = parent[step]
+            del parent[leaf]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -7,11 +7,13 @@ Bit-exact, given the same machine type, library versions and number of threads:
 - initial table weights and evaluation metrics, for every world size and plan.
 
 Not bit-exact, but equal within float32 rounding (about 1e-7 relative in the loss): another world size or another plan, because
-sums over rows are then taken in another order. Dropout differs there, because its random numbers belong to a rank. A GPU and a CPU
-differ likewise. On a GPU, operations without a deterministic kernel only warn, and fbgemm's exact optimizers (the ones used here)
-add the gradients of a repeated row in a fixed order.
+sums over rows are then taken in another order. Dropout differs there, because its random numbers belong to a rank: a run that goes
+on at another world size starts them anew from (seed, rank, step), so that it can be repeated bit by bit from the same checkpoint,
+but not from the first step at one world size. A GPU and a CPU differ likewise. On a GPU, operations without a deterministic kernel
+only warn, and fbgemm's exact optimizers (the ones used here) add the gradients of a repeated row in a fixed order.
 """
 
+import hashlib
 import os
 import random
 from collections.abc import Mapping
@@ -39,10 +41,7 @@ def seed_everything(seed: int, rank: int) -> None:
     """
     if seed < 0 or rank < 0:
         raise ValueError(f"seed={seed}, rank={rank}; expected both to be at least 0")
-    mixed = (seed + rank * RANK_STRIDE) % 2**32
-    random.seed(mixed)
-    np.random.seed(mixed)
-    torch.manual_seed(mixed)
+    _seed_generators((seed + rank * RANK_STRIDE) % 2**32)
     if torch.cuda.is_available():
         # cuBLAS reads this when its first handle is made and refuses deterministic mode without it
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -50,6 +49,25 @@ def seed_everything(seed: int, rank: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # only ever hides reads of memory that was not written, and costs a pass over every new tensor
     torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def seed_again(seed: int, *, rank: int, step: int) -> None:
+    """Seed every generator from (seed, rank, step): for a run that goes on on another number of ranks, where no state fits.
+
+    Args:
+        seed: the run's seed.
+        rank: this process's rank.
+        step: optimizer steps done.
+    """
+    digest = hashlib.sha256(f"seed {seed} rank {rank} step {step}".encode()).digest()
+    _seed_generators(int.from_bytes(digest[:4], "little"))
+
+
+def first_seed(state: Mapping[str, Any]) -> int:
+    """The seed that a rank started from, from its `rng_state`; of rank 0, that is the run's seed."""
+    generator = torch.Generator()
+    generator.set_state(_from_hex(state["torch"]))
+    return generator.initial_seed()
 
 
 def rng_state() -> dict[str, Any]:
@@ -80,6 +98,12 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(_from_hex(state["torch"]))
     if torch.cuda.is_available() and "cuda" in state:
         torch.cuda.set_rng_state(_from_hex(state["cuda"]))
+
+
+def _seed_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _to_hex(state: torch.Tensor) -> str:

@@ -12,11 +12,12 @@ from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import PlannerError, ShardingOption
+from torchrec.distributed.planner.types import PlannerError, PlannerErrorType, ShardingOption, Storage
 from torchrec.distributed.types import ModuleSharder, ParameterSharding, ShardingPlan
 
 from trainer.capability import allowed_types, check_capability
 from trainer.errors import UserError
+from trainer.memory import RankMemory, rank_memory
 from trainer.optim import OptimizerConfig, SparseOptimizer
 from trainer.tables import Kind, Table
 
@@ -54,9 +55,12 @@ class TablePlan(NamedTuple):
 
     def bytes_on(self, rank: int) -> int:
         """Bytes of float32 weights and optimizer state on `rank`."""
-        per_weight = 1 + STATE_PER_WEIGHT[self.optimizer]
-        per_row = 1 if self.optimizer == "rowwise_adagrad" else 0
-        return sum(4 * rows * (columns * per_weight + per_row) for owner, rows, columns in self.shards if owner == rank)
+        mine = [(rows, columns) for owner, rows, columns in self.shards if owner == rank]
+        return sum(4 * rows * columns + _state_bytes(rows, columns, self.optimizer) for rows, columns in mine)
+
+
+def _state_bytes(rows: int, columns: int, optimizer: SparseOptimizer) -> int:
+    return 4 * rows * (columns * STATE_PER_WEIGHT[optimizer] + (1 if optimizer == "rowwise_adagrad" else 0))
 
 
 class _BagSharder(EmbeddingBagCollectionSharder):
@@ -66,11 +70,28 @@ class _BagSharder(EmbeddingBagCollectionSharder):
         return sorted({*super().sharding_types(compute_device_type), "row_wise"})
 
 
-class _SortedEnumerator(EmbeddingEnumerator):
-    """Lists the planner's options in a fixed order; TorchRec's follows string hashes, and so do plans where two options tie."""
+class _Enumerator(EmbeddingEnumerator):
+    """Lists the planner's options in a fixed order and with the memory that their optimizer takes.
+
+    TorchRec's order follows string hashes, and so do plans where two options tie; and it reckons with weights alone, because our
+    optimizers reach it as fused parameters.
+    """
+
+    def __init__(
+        self, topology: Topology, *, constraints: dict[str, ParameterConstraints], optimizers: Mapping[str, SparseOptimizer]
+    ) -> None:
+        super().__init__(topology=topology, batch_size=BATCH_SIZE, constraints=constraints)
+        self._optimizers = optimizers
+        self._on_gpu = topology.compute_device == "cuda"
 
     def enumerate(self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]) -> list[ShardingOption]:
         options = super().enumerate(module, sharders)
+        for option in options:
+            in_hbm = self._on_gpu and "uvm" not in option.compute_kernel
+            for shard in option.shards:
+                rows, columns = shard.size
+                state = _state_bytes(rows, columns, self._optimizers[option.name])
+                shard.storage += Storage(hbm=state if in_hbm else 0, ddr=0 if in_hbm else state)
         return sorted(options, key=lambda option: (option.fqn, option.sharding_type, option.compute_kernel, option.num_shards))
 
 
@@ -109,10 +130,19 @@ def make_plan(
         table.name: _constraint(table, requested[table.name], optimizer=optimizer, device=device, world_size=world_size)
         for table in tables
     }
-    topology = Topology(world_size=world_size, local_world_size=get_local_size(world_size), compute_device=device.type)
+    local_ranks = get_local_size(world_size)
+    memory = rank_memory(device, local_ranks=local_ranks, process_group=process_group)
+    topology = Topology(
+        world_size=world_size,
+        local_world_size=local_ranks,
+        compute_device=device.type,
+        hbm_cap=memory.gpu,
+        ddr_cap=memory.host,
+    )
+    optimizers = {table.name: optimizer.table_optimizer(table.kind) for table in tables}
     planner = EmbeddingShardingPlanner(
         topology=topology,
-        enumerator=_SortedEnumerator(topology=topology, batch_size=BATCH_SIZE, constraints=constraints),
+        enumerator=_Enumerator(topology, constraints=constraints, optimizers=optimizers),
         storage_reservation=FixedPercentageStorageReservation(percentage=RESERVED_FRACTION),
         constraints=constraints,
         debug=False,
@@ -124,10 +154,35 @@ def make_plan(
             outcome[0] = planner.plan(task, make_sharders(optimizer))
         except PlannerError as error:
             outcome[0] = str(error)
+            if error.error_type in (PlannerErrorType.INSUFFICIENT_STORAGE, PlannerErrorType.PARTITION):
+                whole = summarise(tables, plan=None, optimizer=optimizer, world_size=1)
+                outcome[0] = _too_large(whole, memory=memory, device=device)
     dist.broadcast_object_list(outcome, group=process_group, group_src=0)
     if isinstance(outcome[0], str):
-        raise UserError(f"no sharding plan for {world_size} rank(s) on {device.type} under {dict(requested)}: {outcome[0]}")
+        asked = {name: kind for name, kind in requested.items() if kind is not None} or "the planner's choice"
+        raise UserError(f"no sharding plan for {world_size} rank(s) on {device.type} under {asked}: {outcome[0]}")
     return outcome[0]
+
+
+def check_replicas_fit(plan: Sequence[TablePlan], *, device: torch.device, process_group: dist.ProcessGroup) -> None:
+    """UserError where a rank can't hold every table whole; a collective call."""
+    memory = rank_memory(device, local_ranks=get_local_size(process_group.size()), process_group=process_group)
+    room = (1 - RESERVED_FRACTION) * (memory.gpu if device.type == "cuda" else memory.host)
+    if sum(entry.bytes_on(0) for entry in plan) > room:
+        raise UserError(f"sharding.kind=replicated on {device.type}: {_too_large(plan, memory=memory, device=device)}")
+
+
+def _too_large(plan: Sequence[TablePlan], *, memory: RankMemory, device: torch.device) -> str:
+    """What does not fit where; `plan` has every table whole on rank 0."""
+    sizes = {entry.table: entry.bytes_on(0) / 2**30 for entry in plan}
+    largest = max(sizes, key=lambda name: sizes[name])
+    host = f"{memory.host / 2**30:,.1f} GiB of host memory"
+    room = f"{memory.gpu / 2**30:,.1f} GiB of GPU memory and {host}" if device.type == "cuda" else host
+    return (
+        f"the tables do not fit into memory: with their optimizer state they take {sum(sizes.values()):,.1f} GiB (the largest,"
+        f" {largest}, {sizes[largest]:,.1f} GiB), and each rank has {room}, of which {RESERVED_FRACTION:.0%} is kept for everything"
+        " else; use more ranks, row_wise sharding of the largest table, a smaller embeddings.dim or an optimizer with less state"
+    )
 
 
 def summarise(

@@ -50,7 +50,13 @@ def distributed(device: str = "auto") -> Iterator[Ranks]:
     library_warnings.silence()
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     launched = "RANK" in os.environ  # torchrun's contract with its children
-    here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if use_cuda and local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; start at most that many"
+            " ranks on it (--nproc), or train on the CPU (--loop.device cpu)"
+        )
+    here = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(here)
     backend = "nccl" if use_cuda else "gloo"
@@ -66,7 +72,15 @@ def distributed(device: str = "auto") -> Iterator[Ranks]:
             world_size=dist.get_world_size(),
             device=here,
             group=default,
-            host_group=dist.new_group(backend="gloo") if use_cuda else default,
+            host_group=dist.new_group(backend="gloo", timeout=TIMEOUT) if use_cuda else default,
         )
     finally:
         dist.destroy_process_group()
+
+
+def first_rank_says(value: bool, *, ranks: Ranks) -> bool:
+    """The first rank's `value` on every rank, so that all decide alike on what one disk shows. A collective call."""
+    flag = torch.tensor([value], dtype=torch.int32)
+    if ranks.world_size > 1:
+        dist.broadcast(flag, group=ranks.host_group, group_src=0)
+    return bool(flag.item())

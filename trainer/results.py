@@ -1,22 +1,33 @@
 """results.json: what a finished run reached, with everything needed to compare it with another."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.console import as_text, console, metrics_table
+from trainer.durable_file import write_durably
+from trainer.errors import UserError
 from trainer.provenance import provenance
 from trainer.sharding import plan_table
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
+log = logging.getLogger(__name__)
 FILE_NAME = "results.json"
 
 
-def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], final_digest: str) -> None:
-    """Write the run folder's results.json; `metrics` is split -> metric -> value of the best checkpoint."""
+def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], final_digest: str, skipped_rows: list) -> None:
+    """Write the run folder's results.json.
+
+    Args:
+        trainer: of the finished run.
+        metrics: split -> metric -> value of the best checkpoint.
+        final_digest: checkpoint.state_sha256 at the end of training.
+        skipped_rows: [column, reason, rows] of the training rows that `bad_rows=skip` left out, over all ranks and epochs.
+    """
     state = trainer.state
     content = {
         "recipe": trainer.config.recipe,
@@ -25,7 +36,8 @@ def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], f
         "seed": trainer.config.seed,
         "world_size": trainer.ranks.world_size,
         "config_fingerprint": trainer.config.fingerprint,
-        "schema_fingerprint": trainer.schema.fingerprint,
+        "data_identity": trainer.schema.identity,
+        "skipped_rows": skipped_rows,
         "num_parameters": trainer.num_parameters,
         "steps_per_epoch": trainer.steps_per_epoch,
         "steps": state.step,
@@ -38,14 +50,34 @@ def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], f
         "metrics": {split: {k: v if math.isfinite(v) else None for k, v in values.items()} for split, values in metrics.items()},
         "provenance": provenance(),
     }
-    temporary = trainer.run_dir / (FILE_NAME + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.rename(trainer.run_dir / FILE_NAME)
+    write_durably(trainer.run_dir / FILE_NAME, json.dumps(content, indent=2) + "\n")
+
+
+def has_results(run_dir: Path) -> bool:
+    """Whether the run has been tested; a results.json that is empty or can't be read counts as none, and is written again."""
+    try:
+        read_results(run_dir)
+    except UserError as error:
+        if (run_dir / FILE_NAME).exists():
+            log.warning("%s", error)
+        return False
+    return True
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
-    """Content of a finished run's results.json."""
-    return json.loads((run_dir / FILE_NAME).read_text())
+    """Content of a finished run's results.json.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+    """
+    path = run_dir / FILE_NAME
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no results of a finished run ({error}); start the run again to finish and test it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no results of a finished run (not a JSON object); start the run again to finish and test it")
+    return content
 
 
 def print_results(run_dir: Path) -> None:

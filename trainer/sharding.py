@@ -21,8 +21,9 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan
 
 from trainer.capability import SHARDING_TYPES
 from trainer.errors import UserError
+from trainer.mean_pooling import divide_means_once
 from trainer.optim import OptimizerConfig
-from trainer.placement import TablePlan, make_plan, make_sharders, summarise
+from trainer.placement import TablePlan, check_replicas_fit, make_plan, make_sharders, summarise
 from trainer.sync_norm import convert
 from trainer.tables import Table, draw_table, find_tables, spread_table
 from trainer.uneven_scatter import allow_uneven_shares
@@ -85,13 +86,14 @@ def shard(
 
     Initial weights: dense parameters and buffers are the first rank's. A table that the task holds on a real device is spread from
     the first rank, a block of rows at a time; a table on the meta device is drawn shard by shard from the first rank's
-    torch.initial_seed() (see tables.draw_table) and never exists whole. Either way the bits are the same for every plan and world
-    size. nn.BatchNorm1d becomes SyncBatchNorm where there is more than one rank.
+    torch.initial_seed() (see tables.draw_table), so that a rank never holds more of it than its shards and a block. Either way the
+    bits are the same for every plan, kind and world size. nn.BatchNorm1d becomes SyncBatchNorm where there is more than one rank.
 
     With kind=planner each rank's batch must have at least one row (TorchRec's EmbeddingCollection needs it).
 
     Raises:
-        UserError: device, TorchRec and optimizer do not go together, a name in `config.types` is unknown, or no plan fits.
+        UserError: device, TorchRec and optimizer do not go together, a name in `config.types` is unknown, or no plan fits into
+            memory.
     """
     tables = find_tables(task)
     requested = _requested_types(tables, config)
@@ -103,12 +105,14 @@ def shard(
             plan = make_plan(
                 task, tables=tables, requested=requested, optimizer=optimizer, device=device, process_group=process_group
             )
+        summary = summarise(tables, plan=plan, optimizer=optimizer, world_size=world_size)
+        if plan is None:
+            check_replicas_fit(summary, device=device, process_group=process_group)
         if world_size > 1:
             convert(task, process_group)
         _place_dense(task, tables, device=device, process_group=process_group)
         module = _wrap(task, tables, plan=plan, optimizer=optimizer, device=device, process_group=process_group)
     _place_weights(module, tables, sources=sources, device=device, process_group=process_group)
-    summary = summarise(tables, plan=plan, optimizer=optimizer, world_size=world_size)
     inner = module.module if isinstance(module, DistributedModelParallel) else module
     return ShardedTask(module, inner, summary)
 
@@ -164,6 +168,7 @@ def _wrap(
     environment = ShardingEnv.from_process_group(process_group)
     sharders = make_sharders(optimizer)
     module = DistributedModelParallel(task, env=environment, device=device, plan=plan or ShardingPlan(plan={}), sharders=sharders)
+    divide_means_once(module)
     if device.type == "cpu":
         allow_uneven_shares(module)
     return module

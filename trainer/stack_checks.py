@@ -23,7 +23,7 @@ LINES = {
     "2.11": {"torchrec": "1.6", "fbgemm": "1.6", "triton": "3.6"},
 }
 """torch's release line, and the lines of the packages that are built against it."""
-DIRECT = ("pyarrow", "polars", "tyro", "rich", "tensorboard", "numpy", "torchmetrics", "tensordict")
+DIRECT = ("pyarrow", "polars", "tyro", "rich", "tensorboard", "numpy", "jinja2", "torchmetrics", "tensordict")
 REPAIR = "make repair"
 
 
@@ -214,7 +214,7 @@ def machine_findings() -> list[Finding]:
     shared = Path("/dev/shm")
     if shared.is_dir():
         shared_gb = shutil.disk_usage(shared).free / 1e9
-        mend = "docker run --shm-size=8g   (loader workers and several ranks exchange batches there)"
+        mend = "docker run --shm-size=8g   (several ranks on one machine exchange tensors there)"
         findings.append(check_space("shared memory", folder=shared, free_gb=shared_gb, warn_gb=1, fail_gb=0.03, mend=mend))
     return findings
 

@@ -149,7 +149,8 @@ def _global_moments(input: torch.Tensor, process_group: dist.ProcessGroup) -> tu
         packed = torch.stack([mean_C.double(), var_C.double() * count])
     else:
         packed = torch.zeros(2, channels, dtype=torch.float64, device=input.device)
-    packed = torch.cat([packed.flatten(), packed.new_tensor([count])])
+    # filled on the device: a tensor of host values would make the host wait for the GPU, at every norm of every step
+    packed = torch.cat([packed.flatten(), packed.new_full((1,), float(count))])
     gathered_W = [torch.empty_like(packed) for _ in range(process_group.size())]
     dist.all_gather(gathered_W, packed, group=process_group)
     stacked = torch.stack(gathered_W)

@@ -1,6 +1,6 @@
 """Embedding tables of a task: where they are, and their initial weights, the same for every sharding plan."""
 
-import hashlib
+from math import ceil
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,12 +13,10 @@ from torchrec.distributed.model_parallel import get_unwrapped_module
 from torchrec.modules.embedding_configs import BaseEmbeddingConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
+from models.embeddings import INIT_BLOCK_ROWS, TableInit
 from trainer.errors import UserError
 
 Kind = Literal["pooled", "sequence"]
-
-INIT_BLOCK_ROWS = 4096
-"""Rows drawn from one generator; part of what a seed means, so changing it changes every table's initial weights."""
 
 
 class Table(NamedTuple):
@@ -76,15 +74,22 @@ def local_parts(weight: torch.Tensor | ShardedTensor) -> list[LocalPart]:
 def draw_table(weight: torch.Tensor | ShardedTensor, *, table: Table, seed: int) -> None:
     """Draw this rank's part of a table from `seed`, block by block, without ever holding the whole table.
 
-    Each block of INIT_BLOCK_ROWS rows has its own generator, keyed by seed, table and block: any shard can be drawn alone, and
-    every plan and world size gets the same bits. The table's initialiser must treat rows alike (uniform, normal, Kaiming: yes).
+    The bits are those that the table's TableInit gives a whole table under the same seed, for every plan and world size.
+
+    Raises:
+        UserError: the table's `init_fn` is no TableInit, so nobody can draw a part of it.
     """
-    rows, width = table.config.num_embeddings, table.config.embedding_dim
+    start = table.config.init_fn
+    if not isinstance(start, TableInit):
+        raise UserError(
+            f"table {table.name} is on the meta device and its init_fn can't draw a part of a table; give it a"
+            " models.embeddings.TableInit, or build the table on a real device"
+        )
+    shape = (table.config.num_embeddings, table.config.embedding_dim)
     for part in local_parts(weight):
         first, last = part.first_row, part.first_row + part.values.shape[0]
-        for start in range(first - first % INIT_BLOCK_ROWS, last, INIT_BLOCK_ROWS):
-            block = _draw_block(table, start=start, rows=min(INIT_BLOCK_ROWS, rows - start), width=width, seed=seed)
-            _copy_rows(block, start=start, part=part)
+        for block in range(first // INIT_BLOCK_ROWS, ceil(last / INIT_BLOCK_ROWS)):
+            _copy_rows(start.draw_block(block, seed=seed, shape=shape), start=block * INIT_BLOCK_ROWS, part=part)
 
 
 def spread_table(
@@ -102,20 +107,6 @@ def spread_table(
             dist.broadcast(block, group=process_group, group_src=0)
         for part in parts:
             _copy_rows(block, start=start, part=part)
-
-
-def _draw_block(table: Table, *, start: int, rows: int, width: int, seed: int) -> torch.Tensor:
-    key = hashlib.sha256(f"{seed}/{table.parameter_name}/{start}".encode()).digest()
-    block = torch.empty(rows, width)
-    assert table.config.init_fn is not None  # torchrec sets one where the configuration has none
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
-        table.config.init_fn(block)
-    if not bool(torch.isfinite(block).all()):
-        raise UserError(
-            f"table {table.name}: its initialiser can't fill a block of rows; build the table on a real device, not on meta"
-        )
-    return block
 
 
 @torch.no_grad()

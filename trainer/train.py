@@ -2,23 +2,26 @@
 
 import sys
 
-from torch.distributed.elastic.multiprocessing.errors import record
-
 from trainer.doctor import require_working_stack
 
 
-@record
 def main() -> None:
-    """Parse, train (or resume) to the end, test the best checkpoint, write the report."""
+    """Check the installed stack before anything of it is imported, then train; errors of a rank reach torchrun's report."""
     require_working_stack()
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    record(train)()
+
+
+def train() -> None:
+    """Parse, train (or resume) to the end, test the best checkpoint, write the report."""
     from trainer.cli import one_screen_errors, parse_run_config
     from trainer.process_group import distributed
     from trainer.trainer import Trainer
 
     with one_screen_errors():
         config = parse_run_config(sys.argv[1:])
-        with distributed(config.loop.device) as ranks:
-            trainer = Trainer(config, ranks=ranks)
+        with distributed(config.loop.device) as ranks, Trainer(config, ranks=ranks) as trainer:
             if trainer.fit():
                 trainer.test()
 

@@ -17,7 +17,7 @@ class PaddedReduceScatter(PooledEmbeddingsReduceScatter):
 
     def forward(self, local_embs: torch.Tensor, input_splits: list[int] | None = None) -> PooledEmbeddingsAwaitable:
         """Sum over ranks of [sum of all ranks' rows, columns], of which each rank gets its own rows."""
-        if input_splits is None or len(set(input_splits)) == 1:
+        if not input_splits or len(set(input_splits)) == 1:
             return super().forward(local_embs, input_splits)
         most = max(input_splits)
         shares = [F.pad(share, (0, 0, 0, most - share.shape[0])) for share in local_embs.split(input_splits)]

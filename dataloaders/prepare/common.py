@@ -1,6 +1,7 @@
 """What every data preparation shares: keyed randomness, a folder that appears complete or not at all, the command line."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from dataloaders.counter_random import fold_key, random_uint64
 from dataloaders.errors import DataError
+from dataloaders.schema import Schema, content_id_of
 
 Config = TypeVar("Config")
 
@@ -49,6 +51,11 @@ def staged_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         out.rename(replaced)
     staged.rename(out)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def save_schema(folder: Path, schema: Schema, *, num_rows: Mapping[str, int]) -> None:
+    """Write `folder`/schema.json with the row counts and the identity of the Parquet files, which all lie there."""
+    dataclasses.replace(schema, num_rows=dict(num_rows), content_id=content_id_of(folder)).save(folder)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

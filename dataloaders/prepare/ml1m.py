@@ -21,7 +21,7 @@ from dataloaders.negatives import NegativeSampler, TouchedItems
 from dataloaders.parquet_writer import write_items, write_split, write_user_items
 from dataloaders.prepare import ml1m_raw
 from dataloaders.prepare.behaviours import TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs
-from dataloaders.prepare.common import print_counts, run_command, staged_folder, write_json
+from dataloaders.prepare.common import print_counts, run_command, save_schema, staged_folder, write_json
 from dataloaders.prepare.download import fetch_archive
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig, Targets, choose_targets
@@ -75,8 +75,7 @@ def prepare_ml1m(config: Ml1mConfig) -> None:
         targets = choose_targets(behaviours, config=config.protocol, min_history=1 if config.task == "next_behaviour" else 0)
         schema = _schema(raw, config)
         num_rows = _write_rows(folder, schema, raw=raw, behaviours=behaviours, targets=targets, seed=config.protocol.seed)
-        schema = dataclasses.replace(schema, num_rows=num_rows)
-        schema.save(folder)
+        save_schema(folder, schema, num_rows=num_rows)
         counts |= {f"rows of {split}": rows for split, rows in num_rows.items()}
         write_json(folder / "vocabularies.json", _vocabularies(raw))
         write_json(folder / "preparation.json", {"config": dataclasses.asdict(config), "md5": raw.md5, "counts": counts})

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from dataloaders.counter_random import below
 from dataloaders.parquet_writer import write_items, write_split
-from dataloaders.prepare.common import print_counts, random_stream, run_command, staged_folder, write_json
+from dataloaders.prepare.common import print_counts, random_stream, run_command, save_schema, staged_folder, write_json
 from dataloaders.schema import Feature, Schema
 
 NUM_TAGS = 24
@@ -219,10 +219,10 @@ def prepare_synthetic(config: SyntheticConfig) -> None:
             write_split(folder / split, schema, {name: array[rows] for name, array in columns.items()}, extra=extra)
             truth[split] = _truth(logit_R[rows], main_R=main_R[rows], label_R=label_R[rows])
             start += num_rows
-        schema.save(folder)
+        save_schema(folder, schema, num_rows=config.num_rows)
         write_json(folder / "truth.json", {"config": dataclasses.asdict(config)} | truth)
     print_counts(
-        f"{schema.name} in {config.out}", schema.num_rows | {f"test {name}": value for name, value in truth["test"].items()}
+        f"{schema.name} in {config.out}", config.num_rows | {f"test {name}": value for name, value in truth["test"].items()}
     )
 
 
@@ -272,9 +272,7 @@ def _schema(config: SyntheticConfig) -> Schema:
         Feature(name="category", side="item", space="category", vocab_size=num_categories),
         Feature(name="tags", side="item", space="tag", vocab_size=NUM_TAGS, max_len=TAGS_PER_ITEM, min_len=0),
     )
-    return Schema(
-        name="synthetic/click", features=features, user_key="user", item_key="item", task="click", num_rows=config.num_rows
-    )
+    return Schema(name="synthetic/click", features=features, user_key="user", item_key="item", task="click")
 
 
 if __name__ == "__main__":

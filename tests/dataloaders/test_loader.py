@@ -1,5 +1,6 @@
 """The loader as a whole: every row once, any world size, any position, any way of running."""
 
+import dataclasses
 import gc
 from itertools import chain
 from pathlib import Path
@@ -185,10 +186,35 @@ def test_state_of_other_settings_is_refused_by_name(dataset: SmallDataset, chang
 def test_state_of_another_data_set_or_version_is_refused(dataset: SmallDataset, tmp_path: Path) -> None:
     state = make_loader(dataset).state_dict()
     other = make_loader(write_small_dataset(tmp_path, 480))
-    with pytest.raises(ValueError, match="taken with rows="):
+    with pytest.raises(DataError, match=r"taken on files of this split \w{12}, but found \w{12}: the data was replaced"):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match=r"expected .*'lanes'.*not a state of this version"):
         other.load_state_dict({"epoch": 0, "batch": 0})
+
+
+def test_state_is_refused_where_the_data_was_prepared_again_with_other_content(dataset: SmallDataset) -> None:
+    def loader(content_id: str) -> Dataloader:
+        schema = dataclasses.replace(SCHEMA, content_id=content_id)
+        return Dataloader(schema, dataset.train, config=LoaderConfig(), seed=0, shuffle=True)
+
+    old, new = loader("one"), loader("two")
+    new.load_state_dict(loader("two").state_dict())
+    names = [dataclasses.replace(SCHEMA, content_id=name).identity[:12] for name in ("two", "one")]
+    with pytest.raises(DataError, match=rf"taken on data set {names[1]}, but found {names[0]}: .*restore it"):
+        new.load_state_dict(old.state_dict())
+
+
+def test_state_is_refused_where_a_file_was_replaced_by_one_with_as_many_rows(tmp_path: Path) -> None:
+    state = make_loader(write_small_dataset(tmp_path, NUM_ROWS)).state_dict()
+    replaced = make_loader(write_small_dataset(tmp_path, NUM_ROWS, seed=1))
+    assert replaced.num_rows == NUM_ROWS
+    with pytest.raises(DataError, match="the data was replaced since"):
+        replaced.load_state_dict(state)
+
+
+def test_a_loader_whose_lanes_do_not_fit_the_ranks_names_the_option_and_a_value(dataset: SmallDataset) -> None:
+    with pytest.raises(ValueError, match=r"--loader.lanes 8 must be a multiple of the 3 ranks.*use --loader.lanes 9"):
+        make_loader(dataset, world_size=3)
 
 
 def test_leaving_an_iterator_early_stops_its_thread(dataset: SmallDataset) -> None:

@@ -1,6 +1,8 @@
 """Negatives and bad rows, as they arrive in the loader's batches."""
 
+import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from dataloaders.errors import DataError
 from dataloaders.loader import Dataloader
 from dataloaders.negatives import NegativeConfig
+from dataloaders.row_groups import skip_list
 from tests.dataloaders.small_dataset import (
     NUM_ROWS,
     SmallDataset,
@@ -104,6 +107,24 @@ def test_every_rank_counts_the_skipped_rows_of_its_own_share(tmp_path: Path) -> 
     loaders = [make_loader(dataset, bad_rows="skip", rank=rank, world_size=4) for rank in range(4)]
     assert sum(batch.num_rows for loader in loaders for batch in loader) == NUM_ROWS - 3
     assert sum(loader.skipped.total() for loader in loaders) == 3
+
+
+def test_the_total_of_skipped_rows_goes_on_over_epochs_and_a_resume_and_ranks_sum_to_it(tmp_path: Path) -> None:
+    dataset = write_with_bad_rows(tmp_path)
+    loader = make_loader(dataset, bad_rows="skip")
+    for _ in range(2):
+        list(loader)
+    assert loader.skipped_total == {("item", "id too large"): 4, ("label", "NaN"): 2}
+    state = json.loads(json.dumps(loader.state_dict()))
+    ranks = [make_loader(dataset, bad_rows="skip", rank=rank, world_size=4) for rank in range(4)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+        rank.seek(epoch=2)
+        list(rank)
+    assert sum((rank.skipped_total for rank in ranks), Counter()) == {("item", "id too large"): 6, ("label", "NaN"): 3}
+    whole = make_loader(dataset, bad_rows="skip")
+    whole.load_state_dict(ranks[0].state_dict() | {"skipped_total": skip_list(sum((r.skipped_total for r in ranks), Counter()))})
+    assert whole.skipped_total.total() == 9
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

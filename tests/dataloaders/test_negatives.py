@@ -1,5 +1,6 @@
 """Negatives are never touched, follow their distribution exactly, and depend on (seed, epoch, row_id, draw) alone."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dataloaders.errors import DataError
-from dataloaders.negatives import NegativeConfig, NegativeSampler, TouchedItems, item_frequencies, log_q, negative_sampler
+from dataloaders.negatives import (
+    NegativeConfig,
+    NegativeSampler,
+    TouchedItems,
+    check_task,
+    item_frequencies,
+    log_q,
+    negative_sampler,
+)
 from tests.dataloaders.small_dataset import NUM_ITEMS, NUM_USERS, SCHEMA, SmallDataset, to_columns, write_small_dataset
 
 
@@ -184,3 +193,23 @@ def test_log_q_is_the_log_of_the_smoothed_share() -> None:
 def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NegativeConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "message"),
+    [
+        ("next_behaviour", "none", "all positives.*--loader.negatives.kind none must be uniform or popularity"),
+        ("rating", "uniform", "task rating have labels of both kinds.*--loader.negatives.kind uniform must be none"),
+        ("click", "popularity", "task click have labels of both kinds.*--loader.negatives.kind popularity must be none"),
+    ],
+)
+def test_negatives_that_do_not_go_with_the_task_are_refused_with_the_option_to_set(task: str, kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_task(dataclasses.replace(SCHEMA, task=task), NegativeConfig(kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [("next_behaviour", "uniform"), ("next_behaviour", "popularity"), ("rating", "none"), ("click", "none")]
+)
+def test_negatives_that_go_with_the_task_pass(task: str, kind: str) -> None:
+    check_task(dataclasses.replace(SCHEMA, task=task), NegativeConfig(kind=kind))

@@ -92,11 +92,16 @@ def test_a_batch_spreads_over_the_whole_data() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lanes": 4, "world_size": 3}, "lanes=4 must be a multiple of world_size=3"),
+        ({"lanes": 4, "world_size": 3}, "--loader.lanes 4 must be a multiple of the 3 ranks.*use --loader.lanes 3$"),
+        ({"lanes": 16, "world_size": 3}, "--loader.lanes 16 must be .* use --loader.lanes 15$"),
+        ({"lanes": 2, "world_size": 8}, "--loader.lanes 2 must be .* use --loader.lanes 8$"),
         ({"rank": 2, "world_size": 2}, "rank=2, world_size=2: expected 0 <= rank < world_size"),
-        ({"batch_rows": 3}, r"a batch of 3 rows \(before negatives\) is smaller than lanes=4"),
-        ({"world_size": 4, "group_rows": [3]}, "3 rows are too few for world_size=4, lanes=4"),
-        ({"world_size": 4, "group_rows": [5], "batch_rows": 4}, "use fewer ranks, or at least 4 rows and 8 rows a batch"),
+        ({"batch_rows": 3}, r"a batch of 3 rows \(before negatives\) is smaller than --loader.lanes 4"),
+        ({"world_size": 4, "group_rows": [3]}, r"3 rows are too few for 4 rank\(s\), --loader.lanes 4"),
+        (
+            {"world_size": 4, "group_rows": [5], "batch_rows": 4},
+            "fits from 4 rows and batches of 8 on: .* a larger --loader.batch-size",
+        ),
         ({"group_rows": []}, "0 rows are too few"),
     ],
 )

@@ -18,7 +18,7 @@ OVERRIDES = ("--loop.max-epochs", "2", "--loop.patience", "9", "--loop.poll-ever
 def _run(*, data: Path, runs: Path, notes: Path, num_ranks: int, stop_after: int) -> list[dict]:
     """Notes of each rank of one start."""
     notes.mkdir()
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}", "-m", "tests.faults.record_rows"]
+    launcher = ["-m", "trainer.launch", "--standalone", f"--nproc-per-node={num_ranks}", "-m", "tests.faults.record_rows"]
     recipe = ["--recipe", "fit_demo", "--data", str(data), "--runs", str(runs), *OVERRIDES]
     subprocess.run(
         [sys.executable, *launcher, str(notes), str(stop_after), *recipe],

@@ -1,11 +1,14 @@
 """What every entry of MODELS must do; a new model needs no new code here."""
 
 import copy
+import dataclasses
+from typing import get_args
 
 import pytest
 import torch
+import tyro
 
-from models import MODELS, build_task, spec_of
+from models import MODELS, ModelConfig, build_task, spec_of
 from models.embeddings import EmbeddingConfig
 from models.types import InputDims
 from tests.models.synthetic import DIMS, SCHEMA, random_batch, random_inputs, random_statistics
@@ -28,6 +31,13 @@ def all_gradients(module):
 
 def test_config_finds_its_model(spec):
     assert spec_of(spec.config_class()) is spec
+
+
+def test_the_union_of_configs_is_the_registry_and_parses_on_the_command_line(spec):
+    assert set(get_args(ModelConfig)) == {entry.config_class for entry in MODELS.values()}
+    run = dataclasses.make_dataclass("Run", [("model", ModelConfig, dataclasses.field(default=spec.config_class()))])
+    assert tyro.cli(run, args=[], config=(tyro.conf.AvoidSubcommands,)).model == spec.config_class()
+    assert tyro.cli(run, args=["--model.tower.dropout", "0.25"], config=(tyro.conf.AvoidSubcommands,)).model.tower.dropout == 0.25
 
 
 def test_outputs_have_one_float_logit_per_row(task):

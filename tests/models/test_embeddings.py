@@ -1,12 +1,15 @@
 import dataclasses
+import zlib
 
 import pytest
 import torch
 
 from dataloaders.schema import Feature
 from models import build_task
-from models.embeddings import EmbeddingConfig, FeatureEmbeddings, initialise_table
-from models.two_tower import TwoTowerConfig
+from models.embeddings import INIT_BLOCK_ROWS, EmbeddingConfig, FeatureEmbeddings, TableInit
+from models.fit import FITConfig
+from models.two_tower import TwoTower, TwoTowerConfig
+from models.types import InputDims
 from tests.models.synthetic import SCHEMA, random_batch
 
 SMALL = EmbeddingConfig(dim=4)
@@ -69,24 +72,59 @@ def test_tables_start_from_seed_and_name_whatever_else_is_built():
 
 def test_table_start_has_the_configured_spread():
     weight = torch.empty(4000, 8)
-    initialise_table(weight, table="t_item", std=0.2)
+    TableInit(table="t_item", std=0.2)(weight)
     assert weight.std().item() == pytest.approx(0.2, rel=0.05)
     assert abs(weight.mean().item()) < 0.01
 
 
 def test_tables_of_one_shape_start_differently():
     first, second = torch.empty(10, 8), torch.empty(10, 8)
-    initialise_table(first, table="t_item", std=0.2)
-    initialise_table(second, table="t_user", std=0.2)
+    TableInit(table="t_item", std=0.2)(first)
+    TableInit(table="t_user", std=0.2)(second)
     assert not torch.equal(first, second)
 
 
-def test_blocks_of_a_table_differ_by_their_seed():
-    blocks = [torch.empty(10, 8) for _ in range(2)]
-    for seed, block in enumerate(blocks):
-        torch.manual_seed(seed)
-        initialise_table(block, table="t_item", std=0.2)
-    assert not torch.equal(*blocks)
+@pytest.mark.parametrize("shape", [(3, 4), (6040, 16), (INIT_BLOCK_ROWS, 2)])
+def test_a_table_of_one_block_is_one_draw_from_seed_and_name(shape):
+    torch.manual_seed(12)
+    weight = torch.empty(shape)
+    TableInit(table="t_item", std=0.2)(weight)
+    generator = torch.Generator().manual_seed(12 + zlib.crc32(b"t_item"))
+    assert torch.equal(weight, torch.normal(0.0, 0.2, shape, generator=generator))
+
+
+def test_blocks_drawn_alone_are_the_rows_of_the_whole_table_and_differ():
+    torch.manual_seed(12)
+    start, shape = TableInit(table="t_item", std=0.2), (2 * INIT_BLOCK_ROWS + 1, 3)
+    whole = torch.empty(shape)
+    start(whole)
+    blocks = [start.draw_block(block, seed=12, shape=shape) for block in (2, 0, 1)]
+    assert [block.shape[0] for block in blocks] == [1, INIT_BLOCK_ROWS, INIT_BLOCK_ROWS]
+    assert torch.equal(whole, torch.cat([blocks[1], blocks[2], blocks[0]]))
+    assert not torch.equal(blocks[1], blocks[2])
+    assert whole.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [FITConfig(), TwoTowerConfig()])
+def test_tables_on_meta_leave_the_dense_weights_as_they_are_with_tables_on_the_cpu(config):
+    tasks = []
+    for device in (None, torch.device("meta")):
+        torch.manual_seed(3)
+        tasks.append(build_task(config, schema=SCHEMA, embeddings=SMALL, table_device=device))
+    on_cpu, on_meta = (task.state_dict() for task in tasks)
+    assert {name for name, value in on_meta.items() if value.is_meta} == {name for name in on_cpu if name.startswith("embeddings.")}
+    assert all(torch.equal(value, on_cpu[name]) for name, value in on_meta.items() if not value.is_meta)
+
+
+def test_dense_weights_start_as_if_torch_had_drawn_every_table():
+    torch.manual_seed(3)
+    build_task(TwoTowerConfig(), schema=SCHEMA, embeddings=SMALL, table_device=torch.device("meta"))
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    for rows in (50, 7, 11, 40, 9):
+        torch.nn.Embedding(rows, 4)
+    TwoTower(TwoTowerConfig(), dims=InputDims(profile=8, attributes=8, position=8))
+    assert torch.equal(torch.rand(1), after)
 
 
 def test_history_without_partner_has_no_table_and_cannot_be_asked_for():

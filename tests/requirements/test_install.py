@@ -122,6 +122,88 @@ def test_a_package_of_the_other_stack_is_found(tmp_path: Path, stack: str, packa
     assert bool(install.clashing_package(tmp_path, stack=stack)) == clashes
 
 
+def hold(venv: Path, *packages: str, stamp: str = "") -> Path:
+    for package in packages:
+        (venv / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    if stamp:
+        venv.mkdir(exist_ok=True)
+        (venv / "crosstower-stack").write_text(f"{stamp} 0123\n")
+    return venv
+
+
+@pytest.mark.parametrize(
+    ("packages", "stamp", "stack"),
+    [
+        (["fbgemm_gpu_cpu-1.8.0"], "", "cpu"),
+        (["fbgemm_gpu-1.8.0"], "", "cuda"),
+        ([], "cuda", "cuda"),
+        (["fbgemm_gpu_cpu-1.8.0", "fbgemm_gpu-1.8.0"], "", ""),
+        (["torch-2.13.0"], "", ""),
+    ],
+)
+def test_the_installed_stack_is_told_by_stamp_or_fbgemm_build(tmp_path: Path, packages: list[str], stamp: str, stack: str) -> None:
+    assert install.installed_stack(hold(tmp_path / "venv", *packages, stamp=stamp)) == stack
+
+
+@pytest.mark.parametrize(("installed", "detected"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_auto_keeps_the_installed_stack_whatever_nvidia_smi_says_and_says_so(
+    venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], installed: str, detected: str
+) -> None:
+    monkeypatch.setattr(install, "detect_stack", lambda: detected)
+    pip = FakePip((0, ""), (0, ""), (0, ""))
+    make_ready(venv, pip, monkeypatch, stack=installed)
+    make_ready(venv, pip, monkeypatch, stack="auto")
+    assert pip.locks == [installed]
+    assert f"holds the {installed} stack: it is kept. To change it: make repair STACK={detected}" in capsys.readouterr().out
+    make_ready(venv, pip, monkeypatch, stack=detected)
+    assert pip.locks == [installed, detected]
+    make_ready(hold(venv, stamp=installed), pip, monkeypatch, stack="auto", recreate=True)
+    assert pip.locks == [installed, detected, detected]
+
+
+def test_auto_goes_by_nvidia_smi_where_nothing_is_installed(
+    venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "detect_stack", lambda: "cuda")
+    pip = FakePip((0, ""))
+    make_ready(venv, pip, monkeypatch, stack="auto")
+    assert pip.locks == ["cuda"]
+    assert "kept" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ensurepip") is None, reason="this Python comes without ensurepip")
+def test_an_environment_without_pip_gets_one_and_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (venv / "precious").touch()
+    install.prepare_venv(venv, stack="cpu", recreate=False)
+    assert install.run_quietly(venv / "bin" / "python", "-m", "pip", "--version") == ""
+    assert (venv / "precious").exists()
+    assert "had no pip: added" in capsys.readouterr().out
+    install.prepare_venv(venv, stack="cpu", recreate=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_environment_that_cannot_get_pip_is_refused_with_a_sentence_and_kept(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n[ \"$1\" = -c ] || { echo 'No module named ensurepip' >&2; exit 1; }\n")
+    python.chmod(0o755)
+    with pytest.raises(install.SetupError, match=r"has no working pip.*\(No module named ensurepip\).*make repair"):
+        install.prepare_venv(tmp_path / "venv", stack="cpu", recreate=False)
+    assert python.exists()
+
+
+def test_an_environment_whose_python_does_not_run_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("not a program")
+    python.chmod(0o755)
+    install.prepare_venv(tmp_path / "venv", stack="cpu", recreate=False)
+    assert "does not run: making" in capsys.readouterr().out
+    assert install.run_quietly(python, "-c", "") == ""
+
+
 def test_a_full_disk_is_told_before_pip_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(install.FREE_GB, "cpu", 10**9)
     with pytest.raises(install.SetupError, match="GB free"):
@@ -153,6 +235,12 @@ def test_the_stacks_differ_only_in_torch_fbgemm_and_cuda() -> None:
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_what_the_code_imports_is_listed_as_used_directly() -> None:
+    direct = (LOCKS / "common.txt").read_text().split("# Needed by the above")[0].lower()
+    for name in ("torchrec", "numpy", "pyarrow", "polars", "tyro", "rich", "tensorboard", "jinja2"):
+        assert re.search(rf"^{name}==", direct, re.MULTILINE), name
 
 
 def test_make_help_names_the_targets() -> None:

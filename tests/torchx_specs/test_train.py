@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from torchx.runner import get_runner
 from torchx.specs import AppDef, AppDryRunInfo, Role
 
+import torchx_specs.train
 from torchx_specs.train import LaunchError, train
+from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 COMPONENT = "torchx_specs/train.py:train"
@@ -24,6 +27,12 @@ def dry_run(scheduler: str, arguments: list[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(ROOT)
     with get_runner() as runner:
         return runner.dryrun_component(COMPONENT, arguments, scheduler, cfg=cfg)
+
+
+def test_every_recipe_in_the_examples_exists() -> None:
+    named = re.findall(r"--recipe (\w+)", torchx_specs.train.__doc__ or "")
+    assert named
+    assert set(named) <= RECIPES.keys()
 
 
 def test_one_node_starts_this_python_at_a_free_local_port() -> None:

@@ -1,9 +1,10 @@
+import dataclasses
 import json
-import logging
-import shutil
+import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from torch import nn
 
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointConfig, latest_valid, load, save, state_sha256, step_folder
+from trainer.checkpoint_manifest import entry_of, read_manifest, write_manifest
 from trainer.errors import CheckpointError
 from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
@@ -21,10 +23,6 @@ from trainer.sharding import ShardingConfig
 ADAM = OptimizerConfig(learning_rate=0.01, sparse="adam", sparse_learning_rate=0.1)
 ADAGRAD = CASES["row_wise+row_wise adagrad"][1]
 REPLICATED = ShardingConfig(kind="replicated")
-
-
-def steps_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(("sharding", "config"), [(REPLICATED, ADAM), (ShardingConfig(default_type="row_wise"), ADAGRAD)])
@@ -76,6 +74,16 @@ def test_two_ranks_resume_bit_by_bit_and_move_between_row_wise_and_table_wise(on
     assert results["table_wise_to_row_wise"]
 
 
+def test_two_ranks_search_and_load_reading_each_file_once_between_them(on_two_ranks: dict) -> None:
+    files = [path.name for path in step_folder(on_two_ranks["folder"] / "one", 10).iterdir() if path.name != "manifest.json"]
+    assert sorted(on_two_ranks["checkpoints"]["read_for_resume"]) == sorted(files)
+    assert len(files) > 2
+
+
+def test_ranks_agree_on_the_latest_valid_checkpoint_where_only_one_of_them_meets_damage(on_two_ranks: dict) -> None:
+    assert on_two_ranks["checkpoints"]["damage_for_one_rank"] == "step-000014"
+
+
 def test_a_failure_on_one_rank_is_raised_on_all_and_leaves_the_older_checkpoint(on_two_ranks: dict) -> None:
     assert on_two_ranks["checkpoints"]["one_rank_fails"] == {"told": True, "latest": "step-000018"}
 
@@ -121,29 +129,6 @@ def test_optimizer_state_of_another_kind_is_refused_and_weights_alone_load(tmp_p
     assert state_sha256(plain.module) == state_sha256(sharded.module)
 
 
-def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    for step in range(1, 6):
-        save_small(tmp_path, step, best_step=2 if step >= 2 else None, keep_last=2)
-    assert steps_in(tmp_path) == ["step-000002", "step-000004", "step-000005"]
-    save_small(tmp_path, 6, best_step=2, keep_last=1, keep_best=False)
-    assert steps_in(tmp_path) == ["step-000006"]
-
-
-def test_latest_valid_skips_damage_and_leftovers_and_the_next_save_removes_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert latest_valid(tmp_path / "nowhere") is None
-    first, second = save_small(tmp_path, 1), save_small(tmp_path, 2)
-    (second / "manifest.json").unlink()
-    shutil.copytree(first, tmp_path / "step-000009.tmp")
-    with caplog.at_level(logging.WARNING):
-        assert latest_valid(tmp_path) == first
-    assert "step-000002/manifest.json" in caplog.text
-    assert save_small(tmp_path, 2) == second
-    assert latest_valid(tmp_path) == second
-    assert steps_in(tmp_path) == ["step-000001", "step-000002"]
-
-
 def test_a_valid_checkpoint_of_the_same_step_is_never_overwritten(tmp_path: Path) -> None:
     path = save_small(tmp_path, 1)
     before = (path / "manifest.json").read_bytes()
@@ -172,6 +157,46 @@ def test_a_full_disk_is_reported_and_the_older_checkpoint_stays(tmp_path: Path, 
             with pytest.raises(CheckpointError, match="No space left"):
                 save_small(tmp_path, 2)
         assert latest_valid(tmp_path) == path
+
+
+def random_numbers_after_load(path: Path, *, already_drawn: int) -> list[float]:
+    task, optimizer = small(-1.0)
+    torch.rand(already_drawn)
+    load(path, module=task, optimizer=optimizer)
+    return [torch.rand(1).item(), random.random(), float(np.random.rand())]
+
+
+def test_on_another_number_of_ranks_random_numbers_start_anew_from_seed_rank_and_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(20)
+    one, two = save_small(tmp_path, 1), save_small(tmp_path, 2)
+    monkeypatch.setattr("trainer.checkpoint.world_size", lambda: 2)
+    numbers = random_numbers_after_load(one, already_drawn=3)
+    assert "1 rank(s) wrote step-000001, 2 read it: random numbers (dropout) start anew from seed 20" in caplog.text
+    assert random_numbers_after_load(one, already_drawn=5) == numbers
+    monkeypatch.setattr("trainer.checkpoint.rank", lambda: 1)
+    of_rank_1, of_step_2 = random_numbers_after_load(one, already_drawn=0), random_numbers_after_load(two, already_drawn=0)
+    assert all(len(set(values)) == 3 for values in zip(numbers, of_rank_1, of_step_2, strict=True))
+
+
+def test_weights_alone_leave_the_random_state_as_it_is(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    task = small()[0]
+    before = torch.get_rng_state()
+    load(path, module=task, optimizer=None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_random_state_of_another_version_is_a_checkpoint_error(tmp_path: Path) -> None:
+    path = save_small(tmp_path, 1)
+    (path / "rng-00000.json").write_text('{"python": []}')
+    manifest = read_manifest(path)
+    files = {name: entry_of(path / name) for name in manifest.files}
+    write_manifest(path, dataclasses.replace(manifest, files=files))
+    task, optimizer = small()
+    with pytest.raises(CheckpointError, match=r"rng-00000\.json: not the random state of a rank"):
+        load(path, module=task, optimizer=optimizer)
 
 
 @pytest.mark.parametrize(("arguments", "word"), [({"keep_last": 0}, "keep_last=0"), ({"every_steps": 0}, "every_steps=0")])

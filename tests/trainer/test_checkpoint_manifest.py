@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from small_task import save_small
 
-from trainer.checkpoint_manifest import FORMAT_VERSION, FileEntry, Manifest, read_manifest, write_manifest
+from trainer import checkpoint_manifest
+from trainer.checkpoint_manifest import FORMAT_VERSION, FileEntry, Manifest, check_files, entry_of, read_manifest, write_manifest
 from trainer.errors import CheckpointError
 
 
@@ -24,3 +25,41 @@ def test_a_manifest_of_another_format_version_is_refused(tmp_path: Path, monkeyp
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=f"format_version={FORMAT_VERSION + 1}"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"world_size": None}, "fields are not those of format_version"),
+        ({"of_the_future": 1}, "of_the_future"),
+        ({"files": {"a": {"size": 1}}}, "sha256"),
+        ({"files": ["a"]}, "fields are not"),
+        ({"step": "12"}, "whole numbers"),
+        ({"extra": [1]}, "extra an object"),
+        ({"files": {"../a": {"size": 0, "sha256": ""}}}, "no file of its folder"),
+    ],
+)
+def test_a_sealed_manifest_with_missing_or_unknown_fields_is_a_checkpoint_error(tmp_path: Path, change: dict, word: str) -> None:
+    content = {"step": 1, "world_size": 1, "plan": {}, "extra": {}, "files": {}, "format_version": FORMAT_VERSION} | change
+    present = {name: value for name, value in content.items() if value is not None}
+    (tmp_path / "manifest.json").write_bytes(checkpoint_manifest._canonical(present))
+    with pytest.raises(CheckpointError, match=word):
+        read_manifest(tmp_path)
+
+
+def test_a_file_is_read_again_only_after_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_text("content")
+    files = {"a": entry_of(path)}
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoint_manifest, "entry_of", lambda path: read.append(path) or entry_of(path))
+    for _ in range(2):
+        check_files(tmp_path, files, names=files)
+    assert len(read) == 2, "a file that has only just been written may change without a new time stamp"
+    monkeypatch.setattr(checkpoint_manifest, "SETTLED_SECONDS", -1.0)
+    for _ in range(3):
+        check_files(tmp_path, files, names=files)
+    assert len(read) == 3
+    path.write_text("CONTENT")
+    with pytest.raises(CheckpointError, match="sha256"):
+        check_files(tmp_path, files, names=files)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.determinism import rng_state, seed_everything, set_rng_state
+from trainer.determinism import first_seed, rng_state, seed_again, seed_everything, set_rng_state
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,18 @@ def test_deterministic_algorithms_are_asked_for() -> None:
 def test_negative_seeds_and_ranks_are_refused(seed: int, rank: int) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         seed_everything(seed, rank)
+
+
+def test_seeding_again_repeats_itself_and_differs_by_seed_rank_and_step() -> None:
+    draws = []
+    for seed, rank, step in ((3, 0, 5), (3, 0, 5), (4, 0, 5), (3, 1, 5), (3, 0, 6)):
+        seed_again(seed, rank=rank, step=step)
+        draws.append(draw())
+    assert draws[0] == draws[1]
+    assert all(len(set(values)) == 4 for values in zip(*draws[1:], strict=True))
+
+
+def test_the_seed_of_a_run_is_found_in_the_state_of_its_first_rank() -> None:
+    seed_everything(12345, 0)
+    draw()
+    assert first_seed(json.loads(json.dumps(rng_state()))) == 12345

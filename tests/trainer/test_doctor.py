@@ -59,6 +59,14 @@ def test_a_working_stack_is_let_through() -> None:
     doctor.require_working_stack()
 
 
+def test_the_doctor_and_the_gate_import_neither_torch_nor_torchrec() -> None:
+    code = (
+        "import sys, trainer.doctor as d; d.require_working_stack(); print({'torch', 'torchrec', 'fbgemm_gpu'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=doctor.REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_a_broken_stack_stops_with_one_screen_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,3 +1,5 @@
+import argparse
+import inspect
 import os
 import signal
 import subprocess
@@ -5,8 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.api import PContext
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.run import config_from_args, parse_args
+
+from trainer import launch as launcher
 
 ROOT = Path(__file__).parents[2]
+needs_the_option = pytest.mark.skipif(
+    not hasattr(parse_args(["script.py"]), "shutdown_timeout"), reason="torch 2.11 has no --shutdown-timeout"
+)
 RANK = """
 import os, sys, time
 rank = int(os.environ["RANK"])
@@ -63,3 +73,33 @@ def test_a_signal_stops_the_ranks_and_is_told_without_a_traceback(tmp_path: Path
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM" in errors
     assert "Traceback" not in errors
+
+
+@needs_the_option
+@pytest.mark.parametrize(("arguments", "seconds"), [([], 120), (["--shutdown-timeout", "7"], 7)])
+def test_ranks_have_two_minutes_to_save_after_a_signal_or_what_the_command_line_says(arguments: list[str], seconds: int) -> None:
+    options = parse_args([*arguments, "script.py"])
+    launcher.allow_time_to_save(options)
+    config, _, _ = config_from_args(options)
+    assert config.shutdown_timeout == seconds
+
+
+def test_ranks_have_two_minutes_where_torchrun_does_not_know_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PContext.close, "__defaults__", PContext.close.__defaults__)
+    launcher.allow_time_to_save(argparse.Namespace())
+    assert inspect.signature(PContext.close).parameters["timeout"].default == 120
+
+
+def test_a_killed_rank_explains_more_than_what_the_other_one_says_about_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def lose_a_rank(_options: argparse.Namespace) -> None:
+        ends = {0: 4, 1: -signal.SIGKILL}
+        raise ChildFailedError(
+            "train", {rank: ProcessFailure(rank, 1, code, str(tmp_path / "none")) for rank, code in ends.items()}
+        )
+
+    monkeypatch.setattr(PContext.close, "__defaults__", PContext.close.__defaults__)
+    monkeypatch.setattr(launcher, "run", lose_a_rank)
+    assert launcher.main(["script.py"]) == 1
+    assert "SIGKILL" in capsys.readouterr().err

@@ -30,6 +30,7 @@ CPU = {
     "rich": "15.0.0",
     "tensorboard": "2.21.0",
     "numpy": "2.4.6",
+    "jinja2": "3.1.6",
     "torchmetrics": "1.0.3",
     "tensordict": "0.15.3",
 }
@@ -78,7 +79,7 @@ def test_a_package_of_another_release_line_is_named(changes: dict[str, str], che
     assert finding.mend
 
 
-@pytest.mark.parametrize("name", ["torch", "torchrec", "fbgemm-gpu-cpu", "triton", "pyarrow"])
+@pytest.mark.parametrize("name", ["torch", "torchrec", "fbgemm-gpu-cpu", "triton", "pyarrow", "jinja2"])
 def test_a_missing_package_is_red(name: str) -> None:
     packages = {other: version for other, version in CPU.items() if other != name}
     assert failed(check_packages(packages))

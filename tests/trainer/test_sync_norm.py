@@ -1,8 +1,11 @@
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.distributed as dist
 from norm_inputs import NORM_SPLITS, norm_inputs, run_norm
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers.norm import BatchNorm, Dice
 from trainer.sync_norm import SyncBatchNorm, convert
@@ -70,6 +73,24 @@ def test_convert_replaces_every_norm_in_place_and_keeps_its_tensors(one_rank: di
     assert (norms[0].eps, norms[2].eps, norms[2].affine, norms[0].training) == (plain.eps, unit_eps, False, False)
     convert(task, one_rank)
     assert task["tower"][1] is norms[0]
+
+
+def test_no_value_of_the_host_becomes_a_tensor_in_a_step(one_rank: dist.ProcessGroup) -> None:
+    class Watch(TorchDispatchMode):
+        seen: ClassVar[set[str]] = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen.add(str(function.overloadpacket))
+            return function(*args, **(kwargs or {}))
+
+    norm = SyncBatchNorm(3, process_group=one_rank)
+    rows = norm_inputs("equal")[0].requires_grad_()
+    with Watch() as watch:
+        norm(rows).sum().backward()
+        # on a GPU each of these would make the host wait for it
+        assert not watch.seen & {"aten.lift_fresh", "aten.item", "aten._local_scalar_dense", "aten.nonzero"}
+        torch.tensor([1.0])
+    assert "aten.lift_fresh" in watch.seen
 
 
 def test_a_norm_with_a_forward_of_its_own_is_refused(one_rank: dist.ProcessGroup) -> None:

@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 from trainer.config import RunConfig
 from trainer.recipes.demo import fit_demo, two_tower_demo
-from trainer.recipes.ml1m import fit_ml1m, fit_ml1m_adam, two_tower_ml1m, two_tower_ml1m_adam
+from trainer.recipes.ml1m import (
+    fit_ml1m,
+    fit_ml1m_adam,
+    fit_ml1m_rating,
+    two_tower_ml1m,
+    two_tower_ml1m_adam,
+    two_tower_ml1m_rating,
+)
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "fit_demo": fit_demo,
@@ -13,4 +20,6 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "two_tower_ml1m": two_tower_ml1m,
     "fit_ml1m_adam": fit_ml1m_adam,
     "two_tower_ml1m_adam": two_tower_ml1m_adam,
+    "fit_ml1m_rating": fit_ml1m_rating,
+    "two_tower_ml1m_rating": two_tower_ml1m_rating,
 }

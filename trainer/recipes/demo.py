@@ -4,9 +4,10 @@ from pathlib import Path
 
 from dataloaders.loader import LoaderConfig
 from dataloaders.negatives import NegativeConfig
+from models import ModelConfig
 from models.fit import FITConfig
 from models.two_tower import TwoTowerConfig
-from trainer.config import LoopConfig, ModelConfig, RunConfig
+from trainer.config import LoopConfig, RunConfig
 from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
@@ -19,7 +20,7 @@ def _demo(*, recipe: str, model: ModelConfig) -> RunConfig:
         loader=LoaderConfig(batch_size=1024, negatives=NegativeConfig(kind="none")),
         optimizer=OptimizerConfig(sparse="rowwise_adagrad", sparse_learning_rate=0.05),
         sharding=ShardingConfig(kind="planner"),
-        loop=LoopConfig(max_epochs=3, log_every_steps=20),
+        loop=LoopConfig(max_epochs=3, log_every_steps=20, device="cpu"),
     )
 
 

@@ -1,7 +1,7 @@
 """MovieLens-1M, FIT's protocol: task next_behaviour, one fresh uniform negative per positive, test = each user's last behaviour.
 
-`<model>_ml1m` shards the tables and uses the sparse optimizer that TorchRec supports on every device; `<model>_ml1m_adam` is the
-papers' set-up, Adam for everything, which on a CPU means replicated tables (FIT section 5.1.4: batch 2048, d = 16, Adam 1e-3).
+`<model>_ml1m` shards the tables and uses the sparse optimizer that TorchRec supports on every device; `<model>_ml1m_adam` has the
+paper's Adam for everything, which on a CPU means replicated tables (FIT section 5.1.4: batch 2048, d = 16, Adam 1e-3).
 
 The paper names no regularisation beside batch norm. All recipes share what a short trial on validation favoured (dropout, cosine
 learning rate) and the same budget; Adam on replicated tables also takes a small L2 penalty on the tables, which TorchRec's fused
@@ -12,22 +12,35 @@ from pathlib import Path
 
 from dataloaders.loader import LoaderConfig
 from dataloaders.negatives import NegativeConfig
+from models import ModelConfig
 from models.fit import FITConfig
 from models.layers.mlp import TowerConfig
 from models.two_tower import TwoTowerConfig
-from trainer.config import LoopConfig, ModelConfig, RunConfig
+from trainer.config import LoopConfig, RunConfig
 from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
 TOWER = TowerConfig(dropout=0.2)
 
 
-def _ml1m(*, recipe: str, model: ModelConfig, optimizer: OptimizerConfig, sharding: ShardingConfig) -> RunConfig:
+UNIFORM = NegativeConfig(kind="uniform", num=1)
+RATING = Path("data/ml1m_rating")
+
+
+def _ml1m(
+    *,
+    recipe: str,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    sharding: ShardingConfig,
+    data: Path = Path("data/ml1m"),
+    negatives: NegativeConfig = UNIFORM,
+) -> RunConfig:
     return RunConfig(
         recipe=recipe,
-        data=Path("data/ml1m"),
+        data=data,
         model=model,
-        loader=LoaderConfig(batch_size=2048, negatives=NegativeConfig(kind="uniform", num=1)),
+        loader=LoaderConfig(batch_size=2048, negatives=negatives),
         optimizer=optimizer,
         sharding=sharding,
         loop=LoopConfig(max_epochs=8, patience=3),
@@ -39,9 +52,17 @@ def _sharded(*, recipe: str, model: ModelConfig) -> RunConfig:
     return _ml1m(recipe=recipe, model=model, optimizer=optimizer, sharding=ShardingConfig(kind="planner"))
 
 
+ADAM = OptimizerConfig(sparse="adam", embedding_decay=1e-6, schedule="cosine")
+REPLICATED = ShardingConfig(kind="replicated")
+
+
 def _adam(*, recipe: str, model: ModelConfig) -> RunConfig:
-    optimizer = OptimizerConfig(sparse="adam", embedding_decay=1e-6, schedule="cosine")
-    return _ml1m(recipe=recipe, model=model, optimizer=optimizer, sharding=ShardingConfig(kind="replicated"))
+    return _ml1m(recipe=recipe, model=model, optimizer=ADAM, sharding=REPLICATED)
+
+
+def _rating(*, recipe: str, model: ModelConfig) -> RunConfig:
+    labelled = NegativeConfig(kind="none")
+    return _ml1m(recipe=recipe, model=model, optimizer=ADAM, sharding=REPLICATED, data=RATING, negatives=labelled)
 
 
 def fit_ml1m() -> RunConfig:
@@ -62,3 +83,13 @@ def fit_ml1m_adam() -> RunConfig:
 def two_tower_ml1m_adam() -> RunConfig:
     """Two-Tower with the paper's Adam for everything."""
     return _adam(recipe="two_tower_ml1m_adam", model=TwoTowerConfig(tower=TOWER))
+
+
+def fit_ml1m_rating() -> RunConfig:
+    """FIT on the labelled ratings (prepared with --task rating into data/ml1m_rating), Adam for everything."""
+    return _rating(recipe="fit_ml1m_rating", model=FITConfig(tower=TOWER))
+
+
+def two_tower_ml1m_rating() -> RunConfig:
+    """Two-Tower on the labelled ratings (prepared with --task rating into data/ml1m_rating), Adam for everything."""
+    return _rating(recipe="two_tower_ml1m_rating", model=TwoTowerConfig(tower=TOWER))

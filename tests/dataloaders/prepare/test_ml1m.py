@@ -14,7 +14,7 @@ from dataloaders.negatives import NegativeConfig, NegativeSampler, TouchedItems
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig
-from dataloaders.schema import Schema
+from dataloaders.schema import Schema, content_id_of
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw, write_raw
 
 SPLITS = ("train", "validation", "test")
@@ -189,9 +189,17 @@ def test_the_schema_counts_the_rows_of_each_split_and_names_the_protocol(tmp_pat
     assert preparation["md5"].keys() == {"ratings.dat", "users.dat", "movies.dat"}
 
 
+def assert_identity_of_files(folder: Path, *, other: Path) -> None:
+    schema, changed = Schema.load(folder), Schema.load(other)
+    assert schema.content_id == content_id_of(folder)
+    assert schema.fingerprint == changed.fingerprint
+    assert schema.identity != changed.identity
+
+
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_rows(tmp_path: Path) -> None:
     raw = write_random_raw(tmp_path / "raw")
     first, again, other = (prepare(raw, tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert_identity_of_files(first, other=other)
     for path in sorted(first.rglob("*.parquet")):
         assert path.read_bytes() == (again / path.relative_to(first)).read_bytes()
     assert (first / "train/part-00000.parquet").read_bytes() != (other / "train/part-00000.parquet").read_bytes()

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from dataloaders.loader import Dataloader, LoaderConfig
 from dataloaders.prepare.synthetic import NUM_ACTIVITIES, NUM_TAGS, SyntheticConfig, area_under_curve, prepare_synthetic
-from dataloaders.schema import Schema
+from dataloaders.schema import Schema, content_id_of
 
 SMALL = SyntheticConfig(
     out=Path("unused"),
@@ -96,6 +96,9 @@ def test_histories_keep_their_lengths_and_item_and_category_agree(small: Path) -
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_rows(small: Path, tmp_path: Path) -> None:
     again, other = prepare(tmp_path / "again"), prepare(tmp_path / "other", seed=1)
+    schema, changed = Schema.load(small), Schema.load(other)
+    assert schema.content_id == content_id_of(small)
+    assert (schema.fingerprint == changed.fingerprint, schema.identity == changed.identity) == (True, False)
     for path in sorted(small.rglob("*.parquet")):
         assert path.read_bytes() == (again / path.relative_to(small)).read_bytes()
         assert path.read_bytes() != (other / path.relative_to(small)).read_bytes()

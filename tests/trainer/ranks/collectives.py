@@ -1,7 +1,9 @@
-"""What needs two ranks beside sharded training: checkpoints, batch normalisation, metrics; results go to FOLDER/results.json."""
+"""What needs two ranks beside sharded training: checkpoints, norms, metrics, locks; results go to FOLDER/results.json."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,10 +12,11 @@ from cases import CASES
 from norm_inputs import NORM_SPLITS, norm_inputs, run_norm
 from tiny import build, ranks, train
 
-from trainer import checkpoint
-from trainer.checkpoint import CheckpointConfig, load, save, state_sha256
-from trainer.errors import CheckpointError
+from trainer import checkpoint, checkpoint_folder, checkpoint_manifest
+from trainer.checkpoint import CheckpointConfig, latest_valid, load, save, state_sha256
+from trainer.errors import CheckpointError, UserError
 from trainer.metrics import BinaryMetrics
+from trainer.run_lock import RunLock
 from trainer.sharding import ShardingConfig
 from trainer.sync_norm import SyncBatchNorm
 
@@ -25,9 +28,9 @@ ROW_WISE, TABLE_WISE = (ShardingConfig(default_type=name) for name in ("row_wise
 def checkpoints(group: dist.ProcessGroup) -> dict:
     """Load what one process saved, train, save, load under another plan; and failures that only one rank sees."""
     sharded, optimizer = build(ROW_WISE, OPTIMIZER, group, seed=9)
-    one = FOLDER / "one"
-    extra = load(checkpoint.latest_valid(one), module=sharded.module, optimizer=optimizer)
-    results: dict = {"extra": extra, "from_one": state_sha256(sharded.module, optimizer)}
+    with files_read() as read:
+        extra = load(latest_valid(FOLDER / "one"), module=sharded.module, optimizer=optimizer)
+    results: dict = {"extra": extra, "from_one": state_sha256(sharded.module, optimizer), "read_for_resume": from_all_ranks(read)}
     results["losses_from_one"] = train(sharded, optimizer, OPTIMIZER, steps=range(10, 14))
     two = FOLDER / "two"
     keep = CheckpointConfig(keep_last=2)
@@ -48,8 +51,53 @@ def checkpoints(group: dist.ProcessGroup) -> dict:
     load(back, module=again.module, optimizer=again_optimizer)
     equal = state_sha256(again.module, again_optimizer) == state_sha256(moved.module, moved_optimizer)
     results["table_wise_to_row_wise"] = everywhere(equal)
+    results["damage_for_one_rank"] = latest_where_one_rank_finds_damage(group, two, damaged=back)
     results["one_rank_fails"] = failure_on_one_rank(group, two, moved.module, moved_optimizer)
     return results
+
+
+@contextmanager
+def files_read() -> Iterator[list[str]]:
+    """Names of the files that this rank hashes meanwhile, to verify them."""
+    names: list[str] = []
+    hash_file, checkpoint_manifest.SETTLED_SECONDS = checkpoint_manifest.entry_of, 0.0
+    checkpoint_manifest.entry_of = lambda path: names.append(path.name) or hash_file(path)
+    yield names
+    checkpoint_manifest.entry_of = hash_file
+
+
+def from_all_ranks(names: list[str]) -> list[str]:
+    gathered: list[list[str]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(gathered, names)
+    return [name for own in gathered for name in own]
+
+
+def latest_where_one_rank_finds_damage(group: dist.ProcessGroup, folder: Path, *, damaged: Path) -> str:
+    """The second rank alone can't read the newest checkpoint."""
+    check = checkpoint_folder.check_files
+
+    def refuse(path: Path, *arguments: object, **others: object) -> None:
+        if group.rank() == 1 and path == damaged:
+            raise OSError(5, "input/output error")
+        check(path, *arguments, **others)
+
+    checkpoint_folder.check_files = refuse
+    found = latest_valid(folder)
+    checkpoint_folder.check_files = check
+    assert everywhere(found is not None)
+    return ", ".join(sorted(set(from_all_ranks([found.name]))))
+
+
+def locks() -> dict:
+    """A folder that is taken is refused on both ranks, and free again after its holder has closed the lock."""
+    told = []
+    with RunLock(FOLDER / "run", process_group=dist.group.WORLD):
+        try:
+            RunLock(FOLDER / "run", process_group=dist.group.WORLD)
+        except UserError as error:
+            told = [str(error)]
+    with RunLock(FOLDER / "run", process_group=dist.group.WORLD):
+        return {"told": from_all_ranks(told)}
 
 
 def failure_on_one_rank(group: dist.ProcessGroup, folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict:
@@ -61,7 +109,7 @@ def failure_on_one_rank(group: dist.ProcessGroup, folder: Path, module: torch.nn
         save(folder, step=20, module=module, optimizer=optimizer, extra={}, config=CheckpointConfig())
     except CheckpointError as error:
         message = str(error)
-    latest = checkpoint.latest_valid(folder)
+    latest = latest_valid(folder)
     return {
         "told": everywhere("no space left (rank 1" in message.replace("[Errno 28] ", "")),
         "latest": latest.name if latest else None,
@@ -110,7 +158,7 @@ def metrics(group: dist.ProcessGroup) -> list[dict]:
 
 
 with ranks() as group:
-    answers = {"checkpoints": checkpoints(group), "metrics": metrics(group)}
+    answers = {"checkpoints": checkpoints(group), "metrics": metrics(group), "locks": locks()}
     tensors = norms(group)
     if group.rank() == 0:
         (FOLDER / "results.json").write_text(json.dumps(answers))

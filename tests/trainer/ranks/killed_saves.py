@@ -17,7 +17,7 @@ from trainer.optim import OptimizerConfig, build_optimizer
 
 FOLDER = Path(sys.argv[1])
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
-KEEP_ONE = CheckpointConfig(keep_last=1, keep_best=False)
+KEEP_ONE = CheckpointConfig(keep_last=1)
 torch.set_num_threads(1)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
 from dataloaders.batch import Batch
+from models.embeddings import TableInit
 from trainer.optim import OptimizerConfig, build_optimizer, learning_rate_factor, set_learning_rate
 from trainer.sharding import ShardedTask, ShardingConfig, shard
 
@@ -22,25 +23,26 @@ GLOBAL_ROWS, STEPS = 12, 20
 class TinyTask(nn.Module):
     """Pooled tables, sequence tables shared by two features, BatchNorm, and a loss scaled for gradients that ranks average."""
 
-    def __init__(self, *, world_size: int, table_device: str = "cpu") -> None:
+    def __init__(self, *, world_size: int, table_device: str = "cpu", num_users: int = USERS) -> None:
         super().__init__()
         device = torch.device(table_device)
         self.world_size = world_size
+        # before the tables, which draw from the same generator where they are on a real device
+        self.tower = nn.Sequential(nn.Linear(5 * DIM, 16), nn.BatchNorm1d(16), nn.PReLU(16), nn.Linear(16, 1))
         self.pooled = EmbeddingBagCollection(
             device=device,
             tables=[
-                EmbeddingBagConfig(name="t_user", embedding_dim=DIM, num_embeddings=USERS, feature_names=["user"]),
-                EmbeddingBagConfig(name="t_genre", embedding_dim=DIM, num_embeddings=GENRES, feature_names=["genre"]),
+                EmbeddingBagConfig(**_table("t_user", num_users, ["user"])),
+                EmbeddingBagConfig(**_table("t_genre", GENRES, ["genre"])),
             ],
         )
         self.sequence = EmbeddingCollection(
             device=device,
             tables=[
-                EmbeddingConfig(name="t_item", embedding_dim=DIM, num_embeddings=ITEMS, feature_names=["hist_item", "item"]),
-                EmbeddingConfig(name="t_category", embedding_dim=DIM, num_embeddings=CATEGORIES, feature_names=["category"]),
+                EmbeddingConfig(**_table("t_item", ITEMS, ["hist_item", "item"])),
+                EmbeddingConfig(**_table("t_category", CATEGORIES, ["category"])),
             ],
         )
-        self.tower = nn.Sequential(nn.Linear(5 * DIM, 16), nn.BatchNorm1d(16), nn.PReLU(16), nn.Linear(16, 1))
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         pooled = self.pooled(batch.pooled).values()
@@ -51,6 +53,11 @@ class TinyTask(nn.Module):
         logit_B = self.tower(torch.cat(features, dim=1)).squeeze(1)
         loss = F.binary_cross_entropy_with_logits(logit_B, batch.label_B, reduction="sum") * self.world_size / batch.global_rows
         return loss, logit_B.detach()
+
+
+def _table(name: str, rows: int, features: list[str]) -> dict:
+    start = TableInit(table=name, std=0.1)
+    return {"name": name, "embedding_dim": DIM, "num_embeddings": rows, "feature_names": features, "init_fn": start}
 
 
 def batch_of(step: int, rows: range, *, global_rows: int = GLOBAL_ROWS) -> Batch:
@@ -95,10 +102,16 @@ def share(rank: int, world_size: int) -> range:
 
 
 def build(
-    sharding: ShardingConfig, optimizer: OptimizerConfig, group: dist.ProcessGroup, *, table_device: str = "cpu", seed: int = 5
+    sharding: ShardingConfig,
+    optimizer: OptimizerConfig,
+    group: dist.ProcessGroup,
+    *,
+    table_device: str = "cpu",
+    seed: int = 5,
+    num_users: int = USERS,
 ) -> tuple[ShardedTask, torch.optim.Optimizer]:
     torch.manual_seed(seed + dist.get_rank())  # the first rank's weights must reach the others
-    task = TinyTask(world_size=group.size(), table_device=table_device)
+    task = TinyTask(world_size=group.size(), table_device=table_device, num_users=num_users)
     torch.manual_seed(seed + dist.get_rank())
     sharded = shard(task, config=sharding, optimizer=optimizer, device=torch.device("cpu"), process_group=group)
     return sharded, build_optimizer(sharded.module, optimizer)

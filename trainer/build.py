@@ -1,0 +1,96 @@
+"""From a RunConfig to the parts of a run: loaders and the sharded task. What doesn't fit is a UserError."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from dataloaders.errors import DataError
+from dataloaders.loader import Dataloader
+from dataloaders.negatives import NegativeConfig, check_task
+from dataloaders.row_groups import SkipCounts, skip_list
+from dataloaders.schema import Schema
+from models import build_task
+from trainer.config import RunConfig
+from trainer.errors import UserError
+from trainer.optim import learning_rate_factor
+from trainer.precision import run_under_autocast
+from trainer.process_group import Ranks
+from trainer.sharding import ShardedTask, ShardingConfig, shard
+
+
+def training_loader(config: RunConfig, *, schema: Schema, ranks: Ranks) -> Dataloader:
+    """This rank's training batches, shuffled, with sampled negatives."""
+    return _loader(config, folder=config.data / "train", schema=schema, ranks=ranks, training=True)
+
+
+def evaluation_loader(config: RunConfig, *, folder: Path, schema: Schema, ranks: Ranks) -> Dataloader:
+    """This rank's share of an evaluation split, in file order, with the labels and negatives that the files hold."""
+    return _loader(config, folder=folder, schema=schema, ranks=ranks, training=False)
+
+
+def _loader(config: RunConfig, *, folder: Path, schema: Schema, ranks: Ranks, training: bool) -> Dataloader:
+    loader = config.loader if training else dataclasses.replace(config.loader, negatives=NegativeConfig(kind="none"))
+    try:
+        if training:
+            check_task(schema, loader.negatives)
+        return Dataloader(
+            schema,
+            folder,
+            config=loader,
+            seed=config.seed,
+            shuffle=training,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            pin_memory=ranks.device.type == "cuda",
+        )
+    except DataError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
+def check_schedule(config: RunConfig, *, total_steps: int) -> None:
+    """UserError where the learning-rate schedule does not fit into `total_steps` optimizer steps."""
+    try:
+        learning_rate_factor(total_steps, total_steps=total_steps, config=config.optimizer)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def skipped_rows(loader: Dataloader, *, ranks: Ranks) -> list[tuple[str, str, int]]:
+    """(column, reason, rows) that all ranks' loaders have left out since the run began; a collective call."""
+    counts = [loader.skipped_total] * ranks.world_size
+    if ranks.world_size > 1:
+        dist.all_gather_object(counts, loader.skipped_total, group=ranks.host_group)
+    return skip_list(sum(counts, SkipCounts()))
+
+
+def sharded_task(config: RunConfig, *, schema: Schema, ranks: Ranks, sharding: ShardingConfig | None = None) -> ShardedTask:
+    """The configured model with its tables, initialised from the seed and placed on the ranks.
+
+    Args:
+        config: the run.
+        schema: of its data set.
+        ranks: who trains.
+        sharding: another placement than the configured one (evaluation on other hardware).
+    """
+    if config.loop.precision == "bfloat16" and ranks.device.type == "cpu":
+        raise UserError("loop.precision=bfloat16 needs a GPU, and this run is on a CPU: use --loop.precision float32")
+    try:
+        task = build_task(
+            config.model, schema=schema, embeddings=config.embeddings, device=torch.device("cpu"), world_size=ranks.world_size
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    sharded = shard(
+        task,
+        config=sharding or config.sharding,
+        optimizer=config.optimizer,
+        device=ranks.device,
+        process_group=ranks.group,
+    )
+    if config.loop.precision == "bfloat16":
+        run_under_autocast(sharded.task.model, ranks.device.type)
+    return sharded
