@@ -80,7 +80,12 @@ def sharded_task(config: RunConfig, *, schema: Schema, ranks: Ranks, sharding: S
         raise UserError("loop.precision=bfloat16 needs a GPU, and this run is on a CPU: use --loop.precision float32")
     try:
         task = build_task(
-            config.model, schema=schema, embeddings=config.embeddings, device=torch.device("cpu"), world_size=ranks.world_size
+            config.model,
+            schema=schema,
+            embeddings=config.embeddings,
+            device=torch.device("cpu"),
+            table_device=torch.device("meta"),  # `shard` draws each rank's parts alone; no table exists whole
+            world_size=ranks.world_size,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
