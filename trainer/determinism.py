@@ -4,8 +4,8 @@ Bit-exact, given the same machine type, library versions and number of threads:
 
 - two runs with the same seed, world size and sharding plan;
 - a run that stops, loads a checkpoint at the same world size and plan, and goes on;
-- initial table weights, for every world size and plan; evaluation metrics too, but for row-wise pooled lists on several ranks, whose
-  partial sums are added in another order.
+- initial table weights, for every world size and plan;
+- evaluation metrics likewise, but for row-wise pooled lists on several ranks, whose partial sums are added in another order.
 
 Not bit-exact, but equal within float32 rounding (about 1e-7 relative in the loss): another world size or another plan, because
 sums over rows are then taken in another order. Dropout differs there, because its random numbers belong to a rank: a run that goes
