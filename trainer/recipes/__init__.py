@@ -7,9 +7,11 @@ from trainer.recipes.demo import fit_demo, two_tower_demo
 from trainer.recipes.ml1m import (
     fit_ml1m,
     fit_ml1m_adam,
+    fit_ml1m_paper,
     fit_ml1m_rating,
     two_tower_ml1m,
     two_tower_ml1m_adam,
+    two_tower_ml1m_paper,
     two_tower_ml1m_rating,
 )
 
@@ -20,6 +22,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "two_tower_ml1m": two_tower_ml1m,
     "fit_ml1m_adam": fit_ml1m_adam,
     "two_tower_ml1m_adam": two_tower_ml1m_adam,
+    "fit_ml1m_paper": fit_ml1m_paper,
+    "two_tower_ml1m_paper": two_tower_ml1m_paper,
     "fit_ml1m_rating": fit_ml1m_rating,
     "two_tower_ml1m_rating": two_tower_ml1m_rating,
 }
