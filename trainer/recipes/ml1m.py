@@ -4,8 +4,8 @@
 paper's Adam for everything, which on a CPU means replicated tables (FIT section 5.1.4: batch 2048, d = 16, Adam 1e-3).
 
 The paper names no regularisation beside batch norm and a constant learning rate: `<model>_ml1m_paper`. The other recipes share a
-dropout and a cosine learning rate, and the same budget; Adam on replicated tables also takes a small L2 penalty on the tables, which
-TorchRec's fused optimizers have no equivalent of.
+dropout and a cosine learning rate, and the same budget; Adam on replicated tables also takes a small L2 penalty on the tables,
+which TorchRec's fused optimizers have no equivalent of.
 """
 
 import dataclasses
