@@ -17,13 +17,12 @@ from typing import Literal, NamedTuple
 import tyro
 
 from benchmarks import popularity
+from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.metrics import rela_impr
 from trainer.results import read_results
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
 
@@ -95,7 +94,7 @@ def main() -> None:
         current = [row for row in rows if is_current(row, cells)]
         table = render(cells, current, num_left_out=len(rows) - len(current))
     print(table)
-    _replace_section(ROOT / "README.md", name, table)
+    replace_section(ROOT / "README.md", name, table)
 
 
 def _count_popularity(path: Path, *, data: Path) -> None:
@@ -209,16 +208,6 @@ def _spread(runs: list[dict[str, str]], column: str, digits: int) -> str:
         return "–"
     mean = f"{statistics.fmean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def _replace_section(path: Path, name: str, content: str) -> None:
-    """Put `content` between the markers of `name` in a Markdown file."""
-    begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-    text = path.read_text()
-    if begin not in text or end not in text:
-        raise ValueError(f"{path.name}: expected the markers {begin} and {end} around the table")
-    head, rest = text.split(begin, 1)
-    path.write_text(f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}")
 
 
 if __name__ == "__main__":

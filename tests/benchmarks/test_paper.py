@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import paper
-from benchmarks.paper import TABLES, _replace_section, is_current, render
+from benchmarks.paper import TABLES, is_current, render
 from benchmarks.popularity import popularity_auc, popularity_row
 from benchmarks.result_rows import read_rows, replace_rows
 from dataloaders.parquet_reader import ParquetReader
@@ -41,15 +41,6 @@ def test_a_table_shows_mean_and_spread_over_seeds_beside_the_paper():
 
 def test_a_recipe_without_runs_is_left_out():
     assert "sharded" not in render(TABLES["fit", "ml1m"], [_run("fit_ml1m_adam", 0, 0.92)])
-
-
-def test_a_section_is_replaced_between_its_markers_and_nothing_else_changes(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("before\n<!-- results:x -->\nold\n<!-- /results:x -->\nafter\n")
-    _replace_section(path, "x", "new")
-    assert path.read_text() == "before\n<!-- results:x -->\nnew\n<!-- /results:x -->\nafter\n"
-    with pytest.raises(ValueError, match="expected the markers"):
-        _replace_section(path, "y", "new")
 
 
 def test_a_row_is_current_only_with_the_recipes_configuration_for_its_seed_and_the_cells_ranks() -> None:
@@ -101,7 +92,7 @@ def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(
     auc, popular = float(expected["test_auc"]), float(expected["test_popularity_auc"])
     assert line.startswith(f"| Popularity (training counts) | {auc:.4f} | – |")
     assert f"| {popular:.4f} | 0 |" in line
-    assert "| FIT, Adam | 0.9200 |" in readme.read_text()
+    assert "| FIT, Adam, tuned | 0.9200 |" in readme.read_text()
     assert "1 older row(s)" in readme.read_text()
 
 

@@ -1,0 +1,57 @@
+"""README's tables, rendered from benchmarks/results: `python -m benchmarks.readme` (benchmarks.paper renders its own)."""
+
+from pathlib import Path
+
+from benchmarks.result_rows import read_rows
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    """Render the speed tables from the newest rows."""
+    for name, render in (("dataloading", dataloading_table), ("training", training_table)):
+        replace_section(ROOT / "README.md", name, render(read_rows(RESULTS / f"{name}.csv")))
+
+
+def dataloading_table(rows: list[dict[str, str]]) -> str:
+    """Rows per second of one core for each variant, of the newest run."""
+    newest = {row["variant"]: row for row in rows}
+    lines = ["| variant | rows / CPU second | × per-row Python | × torch DataLoader |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {int(row['rows_per_cpu_second']):,} ({int(row['least']):,} .. {int(row['most']):,})"
+        f" | {row['times_python_rows']} | {row['times_torch_dataloader']} |"
+        for name, row in newest.items()
+    ]
+    return "\n".join([*lines, "", _origin(list(newest.values()))])
+
+
+def training_table(rows: list[dict[str, str]]) -> str:
+    """Samples per second of the trainer against a plain loop, of each recipe's newest run."""
+    newest = {row["recipe"]: row for row in rows}
+    lines = ["| recipe | optimizers | plain PyTorch loop | trainer | ratio (least .. most) |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {row['optimizer']} | {int(row['plain_samples_per_second']):,}/s"
+        f" | {int(row['trainer_samples_per_second']):,}/s | {row['ratio']} ({row['ratio_least']} .. {row['ratio_most']}) |"
+        for name, row in newest.items()
+    ]
+    return "\n".join([*lines, "", _origin(list(newest.values()))])
+
+
+def _origin(rows: list[dict[str, str]]) -> str:
+    pattern = "{cpu}, {cores} cores, GPU {gpu}, torch {torch}, torchrec {torchrec}, commit {commit}, {date}"
+    return "Measured on: " + "; ".join(dict.fromkeys(pattern.format_map(row) for row in rows)) + "."
+
+
+def replace_section(path: Path, name: str, content: str) -> None:
+    """Put `content` between the markers of `name` in a Markdown file; ValueError where they are not there."""
+    begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+    text = path.read_text()
+    if begin not in text or end not in text:
+        raise ValueError(f"{path.name}: expected the markers {begin} and {end} around the table")
+    head, rest = text.split(begin, 1)
+    path.write_text(f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}")
+
+
+if __name__ == "__main__":
+    main()
