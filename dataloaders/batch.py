@@ -3,6 +3,7 @@
 Shape legend, used in every model file:
 B rows of this rank's batch · L longest history in the batch · J all history positions of a batch (jagged)
 D embedding width of one position (all its attributes) · N meta queries · H heads · P head width · K candidates
+M items of the catalogue
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ class Batch(Pipelineable):
     """One rank's share of a global batch.
 
     `pooled` and `sequence` follow the order of Schema.pooled_features and Schema.sequence_features; both hold int64 values and
-    int32 lengths, B of them per key.
+    int32 lengths, B of them per key. Where rows share sampled candidates, item-only rows follow: item features and nothing else, so
+    that both have more than B lengths per key.
     """
 
     pooled: KeyedJaggedTensor
@@ -63,3 +65,20 @@ class Batch(Pipelineable):
             row_id_B=self.row_id_B.pin_memory(),
             global_rows=self.global_rows.pin_memory(),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """The features of all items, in the order of their ids."""
+
+    pooled: KeyedJaggedTensor
+    """Schema.pooled_features of M rows; user features are empty."""
+    sequence: KeyedJaggedTensor
+    """Schema.sequence_features of M rows; histories are empty."""
+    log_q_M: torch.Tensor
+    """float32 [M]: log of each item's share of the training positives, smoothed by one count an item."""
+
+    @property
+    def num_items(self) -> int:
+        """M."""
+        return self.log_q_M.shape[0]

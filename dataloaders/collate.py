@@ -4,6 +4,9 @@ Two steps: `take_rows` copies shuffled rows next to each other, one memory copy 
 batch's tensors, one memory copy a run. Where P rows get D negatives each, the batch has B = P * (1 + D) rows: first the P rows
 themselves, then for every draw d the same P rows with their d-th negative item and label 0. So `batch.label_B.view(1 + D, P)` lines
 each row up with its negatives.
+
+Candidates that all rows share (and a whole catalogue) are item-only rows: behind the P rows stand K rows with the item's features
+and nothing else, so that no history is repeated. They have no label and no row_id.
 """
 
 from collections.abc import Sequence
@@ -20,7 +23,7 @@ from dataloaders.batch import Batch
 from dataloaders.parquet_reader import ListColumn, RowGroup
 from dataloaders.schema import Feature, Schema
 
-# P rows before negatives, D negatives of each, B = P * (1 + D), J ids of a jagged column
+# P rows before negatives, D negatives of each, B = P * (1 + D), K item-only rows, J ids of a jagged column
 
 
 class Part(NamedTuple):
@@ -69,6 +72,8 @@ class _Column:
 
     def write(self, lengths_P: np.ndarray, value_J: np.ndarray) -> None:
         name = self.feature.name
+        if not self.parts:
+            return
         if not self.feature.is_list:
             lengths_P[:] = 1
             np.concatenate([group.scalars[name][start:stop] for group, start, stop in self.parts], out=value_J)
@@ -99,55 +104,90 @@ class Collator:
     def __init__(self, schema: Schema, *, items: RowGroup | None = None) -> None:
         self._schema, self._items = schema, items
 
-    def __call__(self, parts: Sequence[Part], *, negative_DP: np.ndarray | None = None, global_rows: int) -> Batch:
+    def __call__(
+        self,
+        parts: Sequence[Part],
+        *,
+        negative_DP: np.ndarray | None = None,
+        shared_K: np.ndarray | None = None,
+        global_rows: int,
+    ) -> Batch:
         """The batch of all rows of `parts`, in order, and their negatives.
 
         Args:
             parts: at least one; the rows are valid.
-            negative_DP: int64 [D, P] item ids.
+            negative_DP: int64 [D, P] item ids, negatives of one row each.
+            shared_K: int64 [K] item ids that become item-only rows; not together with negative_DP.
             global_rows: what Batch.global_rows says.
         """
+        assert negative_DP is None or shared_K is None, "a batch has negatives of each row or shared ones"
         row_id_P = gather_scalar(parts, self._schema.row_id)
         num_rows = len(row_id_P)
         blocks = 1 if negative_DP is None else 1 + len(negative_DP)
         label_B = np.zeros(blocks * num_rows, dtype=np.float32)
         label_B[:num_rows] = gather_scalar(parts, self._schema.label)
-        negatives = None if negative_DP is None else self._negative_parts(negative_DP)
+        if shared_K is not None:
+            pooled, sequence = self._jagged(parts, _Added(self._item_parts(shared_K), rows=len(shared_K), item_only=True), num_rows)
+        elif negative_DP is not None:
+            added = _Added(self._item_parts(negative_DP.reshape(-1)), rows=negative_DP.size, item_only=False)
+            pooled, sequence = self._jagged(parts, added, num_rows)
+        else:
+            pooled, sequence = self._jagged(parts, _Added((), rows=0, item_only=True), num_rows)
         return Batch(
-            pooled=self._keyed(self._schema.pooled_features, parts, negatives, num_rows, blocks),
-            sequence=self._keyed(self._schema.sequence_features, parts, negatives, num_rows, blocks),
+            pooled=pooled,
+            sequence=sequence,
             label_B=torch.from_numpy(label_B),
             row_id_B=torch.from_numpy(np.tile(row_id_P, blocks)),
             global_rows=torch.tensor(global_rows, dtype=torch.int64),
         )
 
-    def _negative_parts(self, negative_DP: np.ndarray) -> list[Part]:
+    def items_only(self, item_K: np.ndarray) -> tuple[KeyedJaggedTensor, KeyedJaggedTensor]:
+        """(pooled, sequence) of K item-only rows, for int64 item ids [K]."""
+        return self._jagged((), _Added(self._item_parts(item_K), rows=len(item_K), item_only=True), 0)
+
+    def _item_parts(self, item_K: np.ndarray) -> list[Part]:
         if self._items is None:
             raise ValueError("batches with negatives need the items table: pass items= to Collator")
-        taken = take_rows(self._items, negative_DP.reshape(-1))
+        taken = take_rows(self._items, item_K)
         return [Part(taken, 0, taken.num_rows)]
 
-    def _keyed(
-        self, features: tuple[Feature, ...], parts: Sequence[Part], negatives: list[Part] | None, num_rows: int, blocks: int
-    ) -> KeyedJaggedTensor:
-        """The features of all B rows: an item feature of a negative is its own, every other one repeats that of its row."""
-        own = [_column(feature, parts) for feature in features]
-        other = [None if negatives is None or f.side != "item" else _column(f, negatives) for f in features]
-        totals = [a.total * blocks if b is None else a.total + b.total for a, b in zip(own, other, strict=True)]
-        stops = np.cumsum(totals, dtype=np.int64)
-        values = torch.empty(sum(totals), dtype=torch.int64)
-        lengths = torch.empty(len(features), blocks * num_rows, dtype=torch.int32)
-        value_view, lengths_view = values.numpy(), lengths.numpy()
-        for place, (column, negative) in enumerate(zip(own, other, strict=True)):
-            value_J, lengths_B = value_view[stops[place] - totals[place] : stops[place]], lengths_view[place]
-            column.write(lengths_B[:num_rows], value_J[: column.total])
-            if negative is not None:
-                negative.write(lengths_B[num_rows:], value_J[column.total :])
-            elif blocks > 1:
-                lengths_B.reshape(blocks, num_rows)[1:] = lengths_B[:num_rows]
-                value_J.reshape(blocks, column.total)[1:] = value_J[: column.total]
-        names = [feature.name for feature in features]
-        return KeyedJaggedTensor(keys=names, values=values, lengths=lengths.view(-1), stride=blocks * num_rows)
+    def _jagged(self, parts: Sequence[Part], added: "_Added", num_rows: int) -> tuple[KeyedJaggedTensor, KeyedJaggedTensor]:
+        schema = self._schema
+        return _keyed(schema.pooled_features, parts, added, num_rows), _keyed(schema.sequence_features, parts, added, num_rows)
+
+
+class _Added(NamedTuple):
+    """Rows that follow the data's own."""
+
+    items: Sequence[Part]
+    """Their item features."""
+    rows: int
+    item_only: bool
+    """Whether all other features are empty, or repeat those of the data's own rows, again and again."""
+
+
+def _keyed(features: tuple[Feature, ...], parts: Sequence[Part], added: _Added, num_rows: int) -> KeyedJaggedTensor:
+    """The features of all rows: an item feature of an added row is its own."""
+    blocks = 1 if added.item_only else 1 + added.rows // num_rows
+    own = [_column(feature, parts) for feature in features]
+    other = [_column(f, added.items) if added.items and f.side == "item" else None for f in features]
+    totals = [a.total * blocks if b is None else a.total + b.total for a, b in zip(own, other, strict=True)]
+    stops = np.cumsum(totals, dtype=np.int64)
+    stride = num_rows + added.rows
+    values = torch.empty(sum(totals), dtype=torch.int64)
+    lengths = torch.empty(len(features), stride, dtype=torch.int32)
+    value_view, lengths_view = values.numpy(), lengths.numpy()
+    for place, (column, item) in enumerate(zip(own, other, strict=True)):
+        value_J, lengths_B = value_view[stops[place] - totals[place] : stops[place]], lengths_view[place]
+        column.write(lengths_B[:num_rows], value_J[: column.total])
+        if item is not None:
+            item.write(lengths_B[num_rows:], value_J[column.total :])
+        elif added.item_only:
+            lengths_B[num_rows:] = 0
+        else:
+            lengths_B.reshape(blocks, num_rows)[1:] = lengths_B[:num_rows]
+            value_J.reshape(blocks, column.total)[1:] = value_J[: column.total]
+    return KeyedJaggedTensor(keys=[f.name for f in features], values=values, lengths=lengths.view(-1), stride=stride)
 
 
 def _column(feature: Feature, parts: Sequence[Part]) -> _Column:

@@ -14,7 +14,7 @@ import torch
 from dataloaders.batch import Batch
 from dataloaders.collate import Collator, Part, gather_scalar
 from dataloaders.errors import DataError
-from dataloaders.negatives import NegativeConfig, negative_sampler
+from dataloaders.negatives import NegativeConfig, draw_shared, negative_sampler
 from dataloaders.prefetch import Prefetcher
 from dataloaders.row_groups import RowGroupStore, SkipCounts, open_split, read_items, skip_counts_of, skip_list
 from dataloaders.sampler import LaneSampler
@@ -41,7 +41,7 @@ class LoaderConfig:
     bad_rows: BadRowPolicy = "raise"
     """`raise` stops at the first row that breaks the schema; `skip` leaves such rows out, and counts and reports them."""
     negatives: NegativeConfig = field(default_factory=NegativeConfig)
-    """Sampled negatives of each row; for data whose rows are all positives."""
+    """Sampled negatives, of each row or shared by the batch; for data whose rows are all positives."""
     prefetch: int = 2
     """Batches that a background thread prepares ahead; 0 prepares them in the caller."""
     cache_bytes: int = 2 * 1024**3
@@ -110,9 +110,18 @@ class Dataloader:
         self._seed, self._shuffle, self._rank = seed, shuffle, rank
         self._pin_device = _pin_device() if pin_memory else None
         self._reader = open_split(folder, schema)
-        self._sampler = self._new_sampler(world_size)
+        self._sampler = LaneSampler(
+            [group.num_rows for group in self._reader.groups],
+            batch_rows=config.rows_before_negatives,
+            lanes=config.lanes,
+            seed=seed,
+            shuffle=shuffle,
+            rank=rank,
+            world_size=world_size,
+        )
         self._negatives = negative_sampler(config.negatives, schema, folder.parent, seed=seed, bad_rows=config.bad_rows)
-        self._collator = Collator(schema, items=read_items(folder.parent, schema) if self._negatives else None)
+        needs_items = config.negatives.kind != "none"
+        self._collator = Collator(schema, items=read_items(folder.parent, schema) if needs_items else None)
         self._store = RowGroupStore(self._reader, schema=schema, bad_rows=config.bad_rows, cache_bytes=config.cache_bytes)
         self._epoch, self._batch = 0, 0
         self._iteration = 0
@@ -249,8 +258,13 @@ class Dataloader:
                 f"{self._folder}: epoch {epoch}, batch {batch}: every row of rank {self._rank} breaks the schema: {dict(skipped)}; "
                 "correct the data and prepare it again"
             )
-        global_rows = self._sampler.global_rows(batch) * (1 + self._config.negatives.per_row)
-        batch_of_rank = self._collator(parts, negative_DP=self._draw(parts, epoch), global_rows=global_rows)
+        draw_epoch = epoch if self._config.negatives.resample else 0
+        batch_of_rank = self._collator(
+            parts,
+            negative_DP=self._draw(parts, draw_epoch),
+            shared_K=self._draw_shared(parts, draw_epoch),
+            global_rows=self._sampler.global_rows(batch) * self._config.negatives.labelled_per_row,
+        )
         if self._pin_device is not None:
             with torch.cuda.device(self._pin_device):  # a thread starts on GPU 0, and would make a context of its own there
                 batch_of_rank = batch_of_rank.pin_memory()
@@ -260,11 +274,9 @@ class Dataloader:
         """int64 [D, P]: the negatives of the rows of `parts`."""
         if self._negatives is None:
             return None
-        row_id_P, user_P, item_P = (
-            gather_scalar(parts, name) for name in (self._schema.row_id, self._schema.user_key, self._schema.item_key)
-        )
-        epoch_key = epoch if self._config.negatives.resample else 0
-        negative_DP = self._negatives.draw(epoch=epoch_key, row_id_B=row_id_P, user_B=user_P)
+        schema = self._schema
+        row_id_P, user_P, item_P = (gather_scalar(parts, name) for name in (schema.row_id, schema.user_key, schema.item_key))
+        negative_DP = self._negatives.draw(epoch=epoch, row_id_B=row_id_P, user_B=user_P)
         if (negative_DP == item_P).any():
             place = int(np.flatnonzero((negative_DP == item_P).any(axis=0))[0])
             raise DataError(
@@ -273,16 +285,13 @@ class Dataloader:
             )
         return negative_DP
 
-    def _new_sampler(self, world_size: int) -> LaneSampler:
-        return LaneSampler(
-            [group.num_rows for group in self._reader.groups],
-            batch_rows=self._config.rows_before_negatives,
-            lanes=self._config.lanes,
-            seed=self._seed,
-            shuffle=self._shuffle,
-            rank=self._rank,
-            world_size=world_size,
-        )
+    def _draw_shared(self, parts: list[Part], epoch: int) -> np.ndarray | None:
+        """int64 [K]: the candidates that the rows of `parts` share."""
+        if self._config.negatives.kind != "shared":
+            return None
+        row_id_P = gather_scalar(parts, self._schema.row_id)
+        num_items = self._schema.feature(self._schema.item_key).vocab_size
+        return draw_shared(self._config.negatives, seed=self._seed, epoch=epoch, row_id_B=row_id_P, num_items=num_items)
 
 
 def _pin_device() -> int:

@@ -7,7 +7,7 @@ rejection: with the user's touched items t_0 < t_1 < ..., the r-th untouched ite
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,9 @@ from dataloaders.parquet_writer import split_types
 from dataloaders.schema import Schema
 from dataloaders.validation import BadRowPolicy, check_row_group
 
-_UNIFORM, _POPULARITY = 101, 102
+_UNIFORM, _POPULARITY, _SHARED = 101, 102, 103
+
+NegativeKind = Literal["none", "uniform", "popularity", "shared"]
 _MAX_REDRAWS = 8
 # counters of one row: draw d, round q -> d * stride + q; the stride leaves room for the exact draw that ends the rounds
 _ROUND_STRIDE = _MAX_REDRAWS + 1
@@ -34,24 +36,30 @@ class NegativeConfig:
         ValueError: a field is outside its allowed range.
     """
 
-    kind: Literal["none", "uniform", "popularity"] = "none"
+    kind: NegativeKind = "none"
     """`uniform` over the items that the user never touched; `popularity` among them in proportion to their training positives;
+    `shared`: uniform over the whole catalogue, candidates of every row of the batch (item-only rows, for a sampled softmax);
     `none`: rows keep their own labels only."""
     num: int = 1
-    """Negatives of each row; not used by `none`."""
+    """Negatives of each row, or what each row adds to the shared ones; not used by `none`."""
     resample: bool = True
     """True draws anew in every epoch; False keeps each row's negatives (those of epoch 0)."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", "uniform", "popularity"):
-            raise ValueError(f"negatives: kind={self.kind!r}, expected none, uniform or popularity")
+        if self.kind not in get_args(NegativeKind):
+            raise ValueError(f"negatives: kind={self.kind!r}, expected one of {get_args(NegativeKind)}")
         if self.num < 1:
             raise ValueError(f"negatives: num={self.num}, expected at least 1; kind='none' turns negatives off")
 
     @property
     def per_row(self) -> int:
-        """Negatives of each row, 0 for `none`."""
+        """Negatives of each row, or what it adds to the shared ones; 0 for `none`."""
         return 0 if self.kind == "none" else self.num
+
+    @property
+    def labelled_per_row(self) -> int:
+        """Labelled rows that each data row becomes: itself, and its own negatives; shared ones have no label."""
+        return 1 + self.num if self.kind in ("uniform", "popularity") else 1
 
 
 def check_task(schema: Schema, config: NegativeConfig) -> None:
@@ -60,19 +68,30 @@ def check_task(schema: Schema, config: NegativeConfig) -> None:
     Not for evaluation splits, whose negatives were fixed when the data was prepared, and not for a softmax over the catalogue.
 
     Raises:
-        ValueError: rows of next_behaviour, which are all positive, would get no negatives; or rows of another task, which have
-            negatives of their own, would get sampled ones.
+        ValueError: rows of next_behaviour, which are all positive, would get no negatives of their own; rows of next_item, which
+            are all positive in evaluation too; or rows of another task, which have labels of both kinds, would get sampled ones.
     """
-    if schema.task == "next_behaviour" and config.kind == "none":
+    if schema.task == "next_behaviour" and config.kind in ("none", "shared"):
         raise ValueError(
             f"{schema.name}: training rows of task next_behaviour are all positives, and a model would learn to say yes to all; "
-            "--loader.negatives.kind none must be uniform or popularity"
+            f"--loader.negatives.kind {config.kind} must be uniform or popularity"
+        )
+    if schema.task == "next_item":
+        raise ValueError(
+            f"{schema.name}: rows of task next_item are positives without negatives in any split, for matching models; prepare the "
+            "data with --task next_behaviour for a model that learns from labels"
         )
     if schema.task != "next_behaviour" and config.kind != "none":
         raise ValueError(
             f"{schema.name}: rows of task {schema.task} have labels of both kinds, and sampled negatives would distort them; "
             f"--loader.negatives.kind {config.kind} must be none"
         )
+
+
+def draw_shared(config: NegativeConfig, *, seed: int, epoch: int, row_id_B: np.ndarray, num_items: int) -> np.ndarray:
+    """Items drawn uniformly from the whole catalogue, int64 [num · B]; a row's part depends on (seed, epoch, its row_id) only."""
+    random_DB = random_pairs(fold_key(seed, epoch, _SHARED), row_id_B, np.arange(config.num)[:, None])
+    return below(random_DB, num_items).reshape(-1)
 
 
 class TouchedItems:
@@ -211,8 +230,8 @@ class NegativeSampler:
 def negative_sampler(
     config: NegativeConfig, schema: Schema, folder: Path, *, seed: int, bad_rows: BadRowPolicy = "raise"
 ) -> NegativeSampler | None:
-    """The sampler that `config` asks for, from the data set in `folder` (popularity counts its train split); None for `none`."""
-    if config.kind == "none":
+    """The sampler of each row's own negatives, from the data in `folder` (popularity counts its train split); None without any."""
+    if config.kind in ("none", "shared"):
         return None
     frequency_I = item_frequencies(folder / "train", schema, bad_rows=bad_rows) if config.kind == "popularity" else None
     return NegativeSampler(TouchedItems.load(folder, schema), num=config.num, seed=seed, frequency_I=frequency_I)

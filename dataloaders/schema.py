@@ -97,7 +97,8 @@ class Schema:
     row_id: str = "row_id"
     """int64 column, unique over a split: names a row in errors and keys its negatives."""
     task: str = "next_behaviour"
-    """What the label means: `next_behaviour` (positive against sampled items), `rating`, `click`."""
+    """What rows are: `next_behaviour` (positives, against sampled items), `next_item` (positives, against all items), or labelled
+    ones: `rating`, `click`."""
     num_rows: dict[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each split."""
     content_id: str = ""

@@ -61,6 +61,11 @@ class Behaviours:
         """Behaviours of the same user before each one, int64 [N]."""
         return np.arange(len(self.user_N)) - self.start_N
 
+    def begins_session(self, *, gap_seconds: int) -> np.ndarray:
+        """int32 [N]: 1 for a user's first behaviour and for one that follows the last after more than `gap_seconds`, else 0."""
+        silence_N = np.diff(self.time_N, prepend=self.time_N[:1])
+        return ((silence_N > gap_seconds) | (self.num_earlier() == 0)).astype(np.int32)
+
     def is_last(self) -> np.ndarray:
         """Whether each behaviour is its user's last, bool [N]."""
         return np.append(self.user_N[1:] != self.user_N[:-1], [True] * bool(len(self.user_N)))

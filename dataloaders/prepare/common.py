@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dataloaders.counter_random import fold_key, random_uint64
+from dataloaders.counter_random import below, fold_key, random_uint64
 from dataloaders.errors import DataError
 from dataloaders.schema import Schema, content_id_of
 
@@ -25,6 +25,21 @@ Config = TypeVar("Config")
 def random_stream(count: int, *, seed: int, purpose: str) -> np.ndarray:
     """Distinct uniform uint64 [count]; each (seed, purpose) has a stream of its own, so that one choice never shifts another."""
     return random_uint64(fold_key(seed, zlib.crc32(purpose.encode())), np.arange(count))
+
+
+class Dice:
+    """Independent draws of synthetic data, each from the stream that the seed and its purpose name."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def below(self, count: int, bound: int | np.ndarray, *, purpose: str) -> np.ndarray:
+        """Uniform integers in [0, bound), int64 [count]."""
+        return below(random_stream(count, seed=self._seed, purpose=purpose), bound)
+
+    def chance(self, count: int, share: float | np.ndarray, *, purpose: str) -> np.ndarray:
+        """True with probability `share`, bool [count]."""
+        return random_stream(count, seed=self._seed, purpose=purpose) * 2.0**-64 < share
 
 
 @contextlib.contextmanager

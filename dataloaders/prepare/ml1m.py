@@ -30,6 +30,7 @@ from dataloaders.schema import Feature, Schema
 HISTORY_LEN = 50
 KNOWN_COUNTS = {
     "next_behaviour": {"users": 6_040, "items": 3_706, "behaviours": 1_000_209, "behaviours used": 1_000_209, "items used": 3_706},
+    "next_item": {"users": 6_040, "items": 3_706, "behaviours": 1_000_209, "behaviours used": 1_000_209, "items used": 3_706},
     "rating": {"users": 6_040, "items": 3_706, "behaviours": 1_000_209, "behaviours used": 739_012, "items used": 3_668},
 }
 """Of the official ratings.dat."""
@@ -37,21 +38,32 @@ KNOWN_COUNTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ml1mConfig:
-    """Prepare MovieLens-1M."""
+    """Prepare MovieLens-1M.
+
+    Raises:
+        ValueError: a field is outside its range.
+    """
 
     raw: Path
     """Folder of ratings.dat, users.dat and movies.dat."""
     out: Path
     """Folder to write; must not exist."""
-    task: Literal["next_behaviour", "rating"] = "next_behaviour"
-    """next_behaviour: every rating is a behaviour, label 1, against items the user never touched. rating: 3-star ratings are
-    dropped, label = more than 3 stars."""
+    task: Literal["next_behaviour", "next_item", "rating"] = "next_behaviour"
+    """next_behaviour: every rating is a behaviour, label 1, against items the user never touched (pre-ranking). next_item: every
+    rating is a behaviour, to be found among all items (matching). rating: 3-star ratings are dropped, label = more than 3 stars."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     """How rows are split."""
+    session_gap_minutes: float = 30.0
+    """next_item only: a silence longer than this begins a new session (history feature hist_new_session)."""
     download: bool = False
     """Fetch the official archive from GroupLens into `raw` first, where a file is missing."""
     overwrite: bool = False
     """Replace a prepared data set at `out`."""
+
+    def __post_init__(self) -> None:
+        longest = 2 ** (TIME_LAG_VOCAB - 1) // 60
+        if not 0 <= self.session_gap_minutes <= longest:
+            raise ValueError(f"session_gap_minutes={self.session_gap_minutes}, expected 0 to {longest}, the longest time lag")
 
 
 def prepare_ml1m(config: Ml1mConfig) -> None:
@@ -72,12 +84,12 @@ def prepare_ml1m(config: Ml1mConfig) -> None:
             assert counts == KNOWN_COUNTS[config.task], (
                 f"counts {counts} of the official file, expected {KNOWN_COUNTS[config.task]}"
             )
-        targets = choose_targets(behaviours, config=config.protocol, min_history=1 if config.task == "next_behaviour" else 0)
+        targets = choose_targets(behaviours, config=config.protocol, min_history=0 if config.task == "rating" else 1)
         schema = _schema(raw, config)
-        num_rows = _write_rows(folder, schema, raw=raw, behaviours=behaviours, targets=targets, seed=config.protocol.seed)
+        num_rows = _write_rows(folder, schema, raw=raw, behaviours=behaviours, targets=targets, config=config)
         save_schema(folder, schema, num_rows=num_rows)
         counts |= {f"rows of {split}": rows for split, rows in num_rows.items()}
-        write_json(folder / "vocabularies.json", _vocabularies(raw))
+        write_json(folder / "vocabularies.json", _vocabularies(raw, schema))
         write_json(folder / "preparation.json", {"config": dataclasses.asdict(config), "md5": raw.md5, "counts": counts})
     print_counts(f"{schema.name} in {config.out}", counts)
 
@@ -112,6 +124,9 @@ def _counts(raw: RawMl1m, behaviours: Behaviours) -> dict[str, int]:
 def _schema(raw: RawMl1m, config: Ml1mConfig) -> Schema:
     """The features in their fixed order; row counts are filled in later."""
     num_items, num_categories, num_genres = len(raw.raw_item_I), len(raw.categories), len(ml1m_raw.GENRES)
+    new_session = Feature(
+        name="hist_new_session", side="history", space="new_session", vocab_size=2, max_len=HISTORY_LEN, min_len=0
+    )
     features = (
         Feature(name="user", side="user", space="user", vocab_size=len(raw.raw_user_U)),
         Feature(name="gender", side="user", space="gender", vocab_size=len(ml1m_raw.GENDERS)),
@@ -121,6 +136,7 @@ def _schema(raw: RawMl1m, config: Ml1mConfig) -> Schema:
         Feature(name="hist_item", side="history", space="item", vocab_size=num_items, max_len=HISTORY_LEN, min_len=0),
         Feature(name="hist_category", side="history", space="category", vocab_size=num_categories, max_len=HISTORY_LEN, min_len=0),
         Feature(name="hist_time_lag", side="history", space="time_lag", vocab_size=TIME_LAG_VOCAB, max_len=HISTORY_LEN, min_len=0),
+        *([new_session] if config.task == "next_item" else []),
         Feature(name="item", side="item", space="item", vocab_size=num_items),
         Feature(name="category", side="item", space="category", vocab_size=num_categories),
         Feature(name="genres", side="item", space="genre", vocab_size=num_genres, max_len=num_genres, min_len=0),
@@ -130,15 +146,15 @@ def _schema(raw: RawMl1m, config: Ml1mConfig) -> Schema:
 
 
 def _write_rows(
-    folder: Path, schema: Schema, *, raw: RawMl1m, behaviours: Behaviours, targets: Targets, seed: int
+    folder: Path, schema: Schema, *, raw: RawMl1m, behaviours: Behaviours, targets: Targets, config: Ml1mConfig
 ) -> dict[str, int]:
     """Write items, user_items and every split; returns the rows of each split."""
-    builder = _row_builder(raw, behaviours)
+    builder, seed = _row_builder(raw, behaviours, config), config.protocol.seed
     write_items(folder, schema, builder.item_columns)
     user_P, item_P = distinct_pairs(raw.user_N, raw.item_N)  # what the task drops was touched all the same
     write_user_items(folder, pa.array(user_P), pa.array(item_P))
     columns = {"train": partial(builder.labelled, targets.train_T)}
-    if schema.task == "rating":
+    if schema.task != "next_behaviour":
         columns["validation"] = partial(builder.labelled, targets.validation_T)
         columns["test"] = partial(builder.labelled, targets.test_T)
     else:
@@ -155,22 +171,25 @@ def _write_rows(
     return {split: write_split(folder / split, schema, build()) for split, build in columns.items()}
 
 
-def _row_builder(raw: RawMl1m, behaviours: Behaviours) -> RowBuilder:
+def _row_builder(raw: RawMl1m, behaviours: Behaviours, config: Ml1mConfig) -> RowBuilder:
     """Columns by user id, by item id, and what each behaviour adds to histories."""
     category_I = raw.item_columns["category"].to_numpy()
+    history_columns = {"hist_item": behaviours.item_N, "hist_category": category_I[behaviours.item_N]}
+    if config.task == "next_item":
+        history_columns["hist_new_session"] = behaviours.begins_session(gap_seconds=round(60 * config.session_gap_minutes))
     return RowBuilder(
         behaviours=behaviours,
         user_columns={"user": pa.array(np.arange(len(raw.raw_user_U), dtype=np.int32))} | raw.user_columns,
         item_columns={"item": pa.array(np.arange(len(raw.raw_item_I), dtype=np.int32))} | raw.item_columns,
-        history_columns={"hist_item": behaviours.item_N, "hist_category": category_I[behaviours.item_N]},
+        history_columns=history_columns,
         time_lag="hist_time_lag",
         max_len=HISTORY_LEN,
     )
 
 
-def _vocabularies(raw: RawMl1m) -> dict[str, list[int] | list[str]]:
+def _vocabularies(raw: RawMl1m, schema: Schema) -> dict[str, list[int] | list[str]]:
     """Raw value of every id, in id order, for each id space."""
-    return {
+    values = {
         "user": raw.raw_user_U.tolist(),
         "gender": list(ml1m_raw.GENDERS),
         "age": list(ml1m_raw.AGES.values()),
@@ -181,7 +200,10 @@ def _vocabularies(raw: RawMl1m) -> dict[str, list[int] | list[str]]:
         "category": raw.categories,
         "genre": list(ml1m_raw.GENRES),
         "time_lag": ["0 s or less", *(f"{2**bucket} s to {2 ** (bucket + 1) - 1} s" for bucket in range(TIME_LAG_VOCAB - 1))],
+        "new_session": ["no", "yes"],
     }
+    spaces = {feature.space for feature in schema.features} | {"item_title"}
+    return {space: value for space, value in values.items() if space in spaces}
 
 
 if __name__ == "__main__":

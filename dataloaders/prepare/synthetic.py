@@ -27,9 +27,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dataloaders.counter_random import below
 from dataloaders.parquet_writer import write_items, write_split
-from dataloaders.prepare.common import print_counts, random_stream, run_command, save_schema, staged_folder, write_json
+from dataloaders.prepare.common import Dice, print_counts, random_stream, run_command, save_schema, staged_folder, write_json
 from dataloaders.schema import Feature, Schema
 
 NUM_TAGS = 24
@@ -112,24 +111,9 @@ class Visits:
     """int64 [R + 1], where each row's behaviours begin."""
 
 
-class _Dice:
-    """Independent draws, each from the stream that the seed and its purpose name."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def below(self, count: int, bound: int | np.ndarray, *, purpose: str) -> np.ndarray:
-        """Uniform integers in [0, bound), int64 [count]."""
-        return below(random_stream(count, seed=self._seed, purpose=purpose), bound)
-
-    def chance(self, count: int, share: float | np.ndarray, *, purpose: str) -> np.ndarray:
-        """True with probability `share`, bool [count]."""
-        return random_stream(count, seed=self._seed, purpose=purpose) * 2.0**-64 < share
-
-
 def draw_visits(config: SyntheticConfig) -> Visits:
     """Users, histories and targets of all rows; labels come from `true_logits`."""
-    dice, num_rows = _Dice(config.seed), sum(config.num_rows.values())
+    dice, num_rows = Dice(config.seed), sum(config.num_rows.values())
     theme_key = random_stream(num_rows * config.num_themes, seed=config.seed, purpose="liked themes")
     liked_RM = np.argsort(theme_key.reshape(num_rows, -1), axis=1)[:, : config.liked_themes]
     style_RM = dice.below(liked_RM.size, 2, purpose="preferred styles").reshape(liked_RM.shape)
@@ -158,7 +142,7 @@ def category_of(item: np.ndarray, *, num_themes: int) -> np.ndarray:
     return item % (2 * num_themes)
 
 
-def _items_of(category: np.ndarray, config: SyntheticConfig, dice: _Dice, *, purpose: str) -> np.ndarray:
+def _items_of(category: np.ndarray, config: SyntheticConfig, dice: Dice, *, purpose: str) -> np.ndarray:
     """A random item of each category."""
     num_categories = 2 * config.num_themes
     num_items = (config.num_items - 1 - category) // num_categories + 1
@@ -173,7 +157,7 @@ def tags_of_items(config: SyntheticConfig) -> np.ndarray:
 
 def activity_of_users(config: SyntheticConfig) -> np.ndarray:
     """Activity level of every user, int64 [num_users]."""
-    return _Dice(config.seed).below(config.num_users, NUM_ACTIVITIES, purpose="activity")
+    return Dice(config.seed).below(config.num_users, NUM_ACTIVITIES, purpose="activity")
 
 
 def true_logits(visits: Visits, config: SyntheticConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +192,7 @@ def prepare_synthetic(config: SyntheticConfig) -> None:
         visits = draw_visits(config)
         main_R, cross_R = true_logits(visits, config)
         logit_R = main_R + cross_R
-        label_R = _Dice(config.seed).chance(len(logit_R), 1 / (1 + np.exp(-logit_R)), purpose="labels")
+        label_R = Dice(config.seed).chance(len(logit_R), 1 / (1 + np.exp(-logit_R)), purpose="labels")
         items = _item_columns(config)
         write_items(folder, schema, items)
         columns = _columns(visits, items, config) | {"label": pa.array(label_R.astype(np.float32))}

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dataloaders.collate import Collator, Part, take_rows
 from dataloaders.parquet_reader import ListColumn, RowGroup, RowGroupSource
-from tests.dataloaders.small_dataset import SCHEMA, batch_rows, make_rows
+from dataloaders.schema import Feature
+from tests.dataloaders.small_dataset import SCHEMA, batch_rows, key_values, make_rows
 
 ROWS, ITEMS = make_rows(60)
 
@@ -84,9 +85,40 @@ def test_negatives_repeat_their_rows_with_other_items(drawn: list[list[int]]) ->
     assert torch.equal(batch.row_id_B.view(len(blocks) + 1, -1), batch.row_id_B[: len(rows)].expand(len(blocks) + 1, -1))
 
 
-def test_negatives_without_an_items_table_are_an_error() -> None:
+def as_ids(row: dict, feature: Feature) -> list[int]:
+    return row[feature.name] if feature.is_list else [row[feature.name]]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.lists(st.integers(0, 39), max_size=12))
+def test_item_only_rows_have_their_item_features_alone_and_no_label(num_rows: int, shared: list[int]) -> None:
+    collator = Collator(SCHEMA, items=ITEM_TABLE)
+    batch = collator([Part(GROUP, 30, 30 + num_rows)], shared_K=np.array(shared, dtype=np.int64), global_rows=num_rows)
+    rows = ROWS[30 : 30 + num_rows]
+    assert batch.num_rows == num_rows
+    assert batch.label_B.tolist() == [row["label"] for row in rows]
+    assert batch.row_id_B.tolist() == [row["row_id"] for row in rows]
+    alone = dict(zip(("pooled", "sequence"), collator.items_only(np.array(shared, dtype=np.int64)), strict=True))
+    for part, features in (("pooled", SCHEMA.pooled_features), ("sequence", SCHEMA.sequence_features)):
+        assert getattr(batch, part).stride() == num_rows + len(shared)
+        assert alone[part].stride() == len(shared)
+        for feature in features:
+            added = [as_ids(ITEMS[item], feature) if feature.side == "item" else [] for item in shared]
+            assert key_values(getattr(batch, part), feature.name) == [as_ids(row, feature) for row in rows] + added
+            assert key_values(alone[part], feature.name) == added
+
+
+def test_a_batch_has_its_rows_own_negatives_or_shared_ones() -> None:
+    with pytest.raises(AssertionError, match="negatives of each row or shared ones"):
+        Collator(SCHEMA, items=ITEM_TABLE)(
+            [Part(GROUP, 0, 2)], negative_DP=np.array([[1, 2]]), shared_K=np.array([3]), global_rows=2
+        )
+
+
+@pytest.mark.parametrize("drawn", [{"negative_DP": np.array([[1, 2]])}, {"shared_K": np.array([1, 2])}])
+def test_negatives_without_an_items_table_are_an_error(drawn: dict) -> None:
     with pytest.raises(ValueError, match="batches with negatives need the items table"):
-        Collator(SCHEMA)([Part(GROUP, 0, 2)], negative_DP=np.array([[1, 2]]), global_rows=4)
+        Collator(SCHEMA)([Part(GROUP, 0, 2)], **drawn, global_rows=4)
 
 
 def test_batches_own_their_memory() -> None:

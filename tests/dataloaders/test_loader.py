@@ -95,7 +95,7 @@ def test_epochs_differ_when_shuffled_and_repeat_when_not(dataset: SmallDataset) 
     assert row_ids(list(make_loader(dataset, seed=4))) != first
 
 
-@pytest.mark.parametrize("negatives", ["none", "uniform", "popularity"])
+@pytest.mark.parametrize("negatives", ["none", "uniform", "popularity", "shared"])
 @pytest.mark.parametrize(("prefetch", "cache_bytes"), [(0, 0), (2, 0), (2, 40_000), (3, 2**30)])
 def test_batches_do_not_depend_on_prefetch_and_cache(
     dataset: SmallDataset, prefetch: int, cache_bytes: int, negatives: str
@@ -128,6 +128,23 @@ def test_state_restores_the_next_batch_exactly_even_with_another_world_size(data
     for whole, a, b in zip(rest, first, second, strict=True):
         blocks = zip(a.row_id_B.view(3, -1), b.row_id_B.view(3, -1), strict=True)
         assert torch.equal(whole.row_id_B, torch.cat([half for block in blocks for half in block]))
+
+
+def test_state_restores_shared_negatives_too_and_is_refused_with_others(dataset: SmallDataset) -> None:
+    config = {"negatives": NegativeConfig(kind="shared", num=2), "prefetch": 2}
+    loader = make_loader(dataset, **config)
+    list(loader)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    state = loader.state_dict()
+    rest = list(batches)
+    resumed = make_loader(dataset, **config)
+    resumed.load_state_dict(state)
+    assert_same_batches(rest, list(resumed))
+    for other in (NegativeConfig(kind="shared", num=1), NegativeConfig(kind="uniform", num=2)):
+        with pytest.raises(ValueError, match="loader state was taken with negatives="):
+            make_loader(dataset, negatives=other).load_state_dict(state)
 
 
 def test_position_after_the_last_batch_is_the_start_of_the_next_epoch(dataset: SmallDataset) -> None:

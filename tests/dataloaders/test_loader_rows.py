@@ -17,6 +17,7 @@ from tests.dataloaders.small_dataset import (
     NUM_ROWS,
     SmallDataset,
     batch_rows,
+    key_values,
     make_loader,
     make_rows,
     prefetch_threads,
@@ -63,6 +64,59 @@ def test_a_rows_negatives_depend_on_seed_and_epoch_but_not_on_rank(dataset: Smal
     assert drawn(make_loader(dataset, seed=9, **config)) != first
     fixed = make_loader(dataset, negatives=NegativeConfig(kind="uniform", resample=False))
     assert drawn(fixed) == drawn(fixed) == first
+
+
+def shared_items(loader: Dataloader) -> dict[int, tuple[int, ...]]:
+    """Candidates that each row adds to its batch, by row_id, over the rest of the epoch; [num, P] behind the P rows."""
+    drawn = {}
+    for batch in loader:
+        item_DP = batch.sequence["item"].values()[batch.num_rows :].view(-1, batch.num_rows)
+        drawn |= {row: tuple(items) for row, items in zip(batch.row_id_B.tolist(), item_DP.T.tolist(), strict=True)}
+    return drawn
+
+
+def test_shared_negatives_stand_behind_the_rows_and_count_in_no_label(dataset: SmallDataset) -> None:
+    loader = make_loader(dataset, negatives=NegativeConfig(kind="shared", num=2))
+    seen, touched = 0, 0
+    for batch in loader:
+        seen += batch.num_rows
+        assert batch.num_rows == batch.global_rows <= 48 // 3
+        for keyed in (batch.pooled, batch.sequence):
+            assert keyed.stride() == 3 * batch.num_rows
+        for place, row_id in enumerate(batch.row_id_B.tolist()):
+            source = dataset.rows[row_id]
+            assert batch.label_B[place] == source["label"]
+            assert key_values(batch.sequence, "hist_item")[place] == source["hist_item"]
+            assert key_values(batch.sequence, "item")[place] == [source["item"]]
+        items = batch.sequence["item"].values()[batch.num_rows :].tolist()
+        assert key_values(batch.pooled, "genres")[batch.num_rows :] == [dataset.items[item]["genres"] for item in items]
+        assert key_values(batch.pooled, "user")[batch.num_rows :] == [[]] * len(items)
+        users = [dataset.rows[row_id]["user"] for row_id in batch.row_id_B.tolist()] * 2
+        touched += sum(item in dataset.touched[user] for user, item in zip(users, items, strict=True))
+    assert seen == NUM_ROWS
+    assert touched > 0  # over the whole catalogue, without a look at who touched what
+
+
+def test_a_rows_shared_negatives_depend_on_seed_and_epoch_but_not_on_rank_or_batch(dataset: SmallDataset) -> None:
+    config = {"negatives": NegativeConfig(kind="shared", num=3), "batch_size": 64}
+    loader = make_loader(dataset, **config)
+    first, second = shared_items(loader), shared_items(loader)
+    assert first.keys() == dataset.rows.keys()
+    assert sum(first[row] == second[row] for row in first) < 5
+    for world_size in (2, 4):
+        ranks = [shared_items(make_loader(dataset, rank=rank, world_size=world_size, **config)) for rank in range(world_size)]
+        assert {row: items for drawn in ranks for row, items in drawn.items()} == first
+    assert shared_items(make_loader(dataset, **(config | {"batch_size": 200}))) == first
+    assert shared_items(make_loader(dataset, seed=9, **config)) != first
+    fixed = make_loader(dataset, **(config | {"negatives": NegativeConfig(kind="shared", num=3, resample=False)}))
+    assert shared_items(fixed) == shared_items(fixed) == first
+
+
+def test_ranks_count_the_labelled_rows_of_the_whole_batch_beside_their_shared_negatives(dataset: SmallDataset) -> None:
+    config = {"negatives": NegativeConfig(kind="shared", num=2)}
+    ranks = [list(make_loader(dataset, rank=rank, world_size=2, **config)) for rank in range(2)]
+    for first, second in zip(*ranks, strict=True):
+        assert first.global_rows == second.global_rows == first.num_rows + second.num_rows
 
 
 def test_an_item_missing_from_user_items_is_found_when_it_is_drawn_as_its_own_negative(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dataloaders.negatives import (
     NegativeSampler,
     TouchedItems,
     check_task,
+    draw_shared,
     item_frequencies,
     log_q,
     negative_sampler,
@@ -98,6 +99,43 @@ def test_a_draw_depends_on_seed_epoch_row_and_draw_but_not_on_its_neighbours(pop
         assert (whole == other).mean() < 0.3
 
 
+def test_shared_draws_depend_on_seed_epoch_row_and_draw_but_not_on_their_neighbours() -> None:
+    row_id_B = np.arange(300) * 17 - 40
+
+    def draw(rows: slice, *, seed: int = 1, epoch: int = 2, num: int = 3) -> np.ndarray:
+        config = NegativeConfig(kind="shared", num=num)
+        return draw_shared(config, seed=seed, epoch=epoch, row_id_B=row_id_B[rows], num_items=50).reshape(num, -1)
+
+    whole = draw(slice(None))
+    assert whole.shape == (3, 300)
+    assert np.array_equal(whole[:, ::-1], draw(slice(None, None, -1)))
+    assert np.array_equal(whole[:, 7:9], draw(slice(7, 9)))
+    assert np.array_equal(whole[:2], draw(slice(None), num=2))
+    for other in (draw(slice(None), seed=2), draw(slice(None), epoch=3), np.roll(whole, 1, axis=0), np.roll(whole, 1, axis=1)):
+        assert (whole == other).mean() < 0.1
+
+
+def test_shared_draws_are_uniform_over_all_items() -> None:
+    config = NegativeConfig(kind="shared", num=4)
+    item_K = draw_shared(config, seed=5, epoch=0, row_id_B=np.arange(3000), num_items=37)
+    assert stats.chisquare(np.bincount(item_K, minlength=37)).pvalue > 1e-3
+
+
+def test_shared_draws_are_not_those_of_a_rows_own_negatives() -> None:
+    index = touched_items({}, num_users=1, num_items=50)
+    own = NegativeSampler(index, num=1, seed=5).draw(epoch=0, row_id_B=np.arange(1000), user_B=np.zeros(1000, np.int64))[0]
+    shared = draw_shared(NegativeConfig(kind="shared"), seed=5, epoch=0, row_id_B=np.arange(1000), num_items=50)
+    assert (own == shared).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "per_row", "labelled"), [("none", 0, 1), ("uniform", 3, 4), ("popularity", 3, 4), ("shared", 3, 1)]
+)
+def test_only_a_rows_own_negatives_are_labelled(kind: str, per_row: int, labelled: int) -> None:
+    config = NegativeConfig(kind=kind, num=3)
+    assert (config.per_row, config.labelled_per_row) == (per_row, labelled)
+
+
 def test_a_user_without_untouched_items_is_an_error_with_row_and_user() -> None:
     index = touched_items({0: {1}, 1: set(range(5))}, num_users=2, num_items=5)
     with pytest.raises(DataError, match=r"row_id=71: user 1 touched every item \(of 5; user_items\): no negative is left"):
@@ -165,6 +203,7 @@ def test_bad_rows_count_for_nothing_when_skipped_and_raise_otherwise(dataset: Sm
 
 def test_the_sampler_that_a_config_asks_for_is_built(dataset: SmallDataset) -> None:
     assert negative_sampler(NegativeConfig(), SCHEMA, dataset.folder, seed=0) is None
+    assert negative_sampler(NegativeConfig(kind="shared"), SCHEMA, dataset.folder, seed=0) is None
     row_id_B, user_B = np.arange(200), np.zeros(200, dtype=np.int64)
     drawn = {
         kind: negative_sampler(NegativeConfig(kind=kind, num=5), SCHEMA, dataset.folder, seed=0).draw(
@@ -188,7 +227,7 @@ def test_log_q_is_the_log_of_the_smoothed_share() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"kind": "hard"}, "kind='hard', expected none, uniform or popularity"), ({"num": 0}, "num=0, expected at least 1")],
+    [({"kind": "hard"}, "kind='hard', expected one of"), ({"num": 0}, "num=0, expected at least 1")],
 )
 def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -199,6 +238,10 @@ def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str)
     ("task", "kind", "message"),
     [
         ("next_behaviour", "none", "all positives.*--loader.negatives.kind none must be uniform or popularity"),
+        ("next_behaviour", "shared", "all positives.*--loader.negatives.kind shared must be uniform or popularity"),
+        ("next_item", "none", "task next_item are positives without negatives in any split.*--task next_behaviour"),
+        ("next_item", "uniform", "task next_item are positives without negatives in any split.*--task next_behaviour"),
+        ("click", "shared", "task click have labels of both kinds.*--loader.negatives.kind shared must be none"),
         ("rating", "uniform", "task rating have labels of both kinds.*--loader.negatives.kind uniform must be none"),
         ("click", "popularity", "task click have labels of both kinds.*--loader.negatives.kind popularity must be none"),
     ],

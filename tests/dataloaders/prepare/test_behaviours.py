@@ -44,6 +44,25 @@ def test_file_order_ignores_times() -> None:
     assert make_behaviours(by="file").source_N.tolist() == [0, 2, 4, 5, 3, 1, 6]
 
 
+def test_a_session_begins_with_a_user_and_after_a_longer_silence_than_the_gap() -> None:
+    behaviours = make_behaviours()  # times 10 10 20 30 | 5 | 40 50
+    assert behaviours.begins_session(gap_seconds=9).tolist() == [1, 0, 1, 1, 1, 1, 1]
+    assert behaviours.begins_session(gap_seconds=10).tolist() == [1, 0, 0, 0, 1, 1, 0]
+    assert behaviours.begins_session(gap_seconds=0).tolist() == [1, 0, 1, 1, 1, 1, 1]
+    assert behaviours.begins_session(gap_seconds=9).dtype == np.int32
+
+
+def test_going_back_in_time_begins_no_session() -> None:
+    behaviours = make_behaviours(by="file")  # times 30 10 10 20 | 5 | 50 40
+    assert behaviours.begins_session(gap_seconds=9).tolist() == [1, 0, 0, 1, 1, 1, 0]
+
+
+def test_no_behaviours_begin_no_session() -> None:
+    nothing = np.array([], np.int64)
+    behaviours = Behaviours.from_events(nothing, item_N=nothing, time_N=nothing, label_N=nothing, source_N=nothing, by="time")
+    assert behaviours.begins_session(gap_seconds=9).tolist() == []
+
+
 def test_a_window_ends_just_before_its_target() -> None:
     behaviour_J, row_J = window_positions(np.array([3, 4, 9]), np.array([2, 0, 3]))
     assert behaviour_J.tolist() == [1, 2, 6, 7, 8]

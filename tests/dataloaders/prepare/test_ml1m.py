@@ -66,6 +66,46 @@ def test_rating_drops_three_stars_and_labels_what_is_liked(tmp_path: Path) -> No
     ]
 
 
+def test_next_item_has_positives_alone_in_every_split(tmp_path: Path) -> None:
+    out = prepare(write_raw(tmp_path / "raw"), tmp_path / "out", task="next_item", validation="last_but_one")
+    assert sorted(brief(row) for row in rows(out, "train")) == [(0, 0, [1], [4], 0, 1.0), (4, 1, [1], [4], 0, 1.0)]
+    assert sorted(brief(row) for row in rows(out, "validation")) == [(3, 0, [1, 0], [4, 0], 2, 1.0), (7, 1, [1, 0], [5, 4], 2, 1.0)]
+    assert sorted(brief(row) for row in rows(out, "test")) == [
+        (5, 0, [1, 0, 2], [7, 7, 7], 3, 1.0),
+        (6, 2, [], [], 4, 1.0),
+        (8, 1, [1, 0, 2], [5, 5, 4], 3, 1.0),
+        (9, 3, [4], [7], 5, 1.0),
+    ]
+    schema = Schema.load(out)
+    assert (schema.task, schema.name) == ("next_item", "ml1m/next_item/leave_one_out")
+    assert schema.num_rows == {"train": 2, "validation": 2, "test": 4}
+    assert not (out / "test_popularity").exists()
+
+
+@pytest.mark.parametrize(("minutes", "of_user_1", "of_user_2"), [(0.5, [1, 0, 0], [1, 0, 0]), (0.15, [1, 1, 0], [1, 1, 1])])
+def test_next_item_marks_where_sessions_begin(tmp_path: Path, minutes: float, of_user_1: list[int], of_user_2: list[int]) -> None:
+    raw, out = write_raw(tmp_path / "raw"), tmp_path / "out"
+    prepare_ml1m(Ml1mConfig(raw=raw, out=out, task="next_item", session_gap_minutes=minutes))
+    flags = {row["row_id"]: row["hist_new_session"] for row in rows(out, "test")}
+    # before the last rating: user 1 at 90, 100, 100 s, user 2 at 50, 60, 70 s
+    assert (flags[5], flags[8]) == (of_user_1, of_user_2)
+    vocabularies = json.loads((out / "vocabularies.json").read_text())
+    assert vocabularies["new_session"] == ["no", "yes"]
+    assert vocabularies.keys() == {feature.space for feature in Schema.load(out).features} | {"item_title"}
+
+
+def test_only_next_item_has_sessions(tmp_path: Path) -> None:
+    out = prepare(write_raw(tmp_path / "raw"), tmp_path / "out", validation="last_but_one")
+    assert "hist_new_session" not in rows(out, "test")[0]
+    assert "new_session" not in json.loads((out / "vocabularies.json").read_text())
+
+
+@pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf"), 1e9])
+def test_a_session_gap_that_makes_no_sense_is_refused(minutes: float) -> None:
+    with pytest.raises(ValueError, match=rf"session_gap_minutes={minutes}, expected 0 to 71582788".replace("+", r"\+")):
+        Ml1mConfig(raw=Path("raw"), out=Path("out"), session_gap_minutes=minutes)
+
+
 def test_every_column_of_a_row_describes_its_user_and_item(tmp_path: Path) -> None:
     out = prepare(write_raw(tmp_path / "raw"), tmp_path / "out", validation="last_but_one")
     row = next(row for row in rows(out, "test") if row["row_id"] == 5)
@@ -98,6 +138,8 @@ def reference_history(raw: RawMl1m, row_id: int, *, by_time: bool, drop_3_stars:
         ("next_behaviour", {"split": "leave_one_out"}),
         ("next_behaviour", {"split": "user_windows"}),
         ("next_behaviour", {"split": "global_time"}),
+        ("next_item", {"split": "leave_one_out", "validation": "last_but_one"}),
+        ("next_item", {"split": "user_windows"}),
         ("rating", {"split": "leave_one_out"}),
         ("rating", {"split": "user_windows"}),
         ("rating", {"split": "global_time"}),
@@ -236,7 +278,12 @@ def test_the_command_line_prepares_and_prints_the_counts(tmp_path: Path) -> None
 
 @pytest.mark.ml1m
 @pytest.mark.parametrize(
-    ("task", "train", "validation", "test"), [("next_behaviour", 790_503, 395_252, 12_080), ("rating", 586_378, 146_594, 6_040)]
+    ("task", "train", "validation", "test"),
+    [
+        ("next_behaviour", 790_503, 395_252, 12_080),
+        ("next_item", 790_503, 197_626, 6_040),
+        ("rating", 586_378, 146_594, 6_040),
+    ],
 )
 def test_the_official_files_give_the_known_counts(
     ml1m_raw: Path, tmp_path: Path, task: str, train: int, validation: int, test: int
