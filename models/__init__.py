@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
-from models.tasks import PreRankingTask
+from models.t2diff import T2Diff, T2DiffConfig
+from models.tasks import MatchingTask, PreRankingTask
 from models.two_tower import TwoTower, TwoTowerConfig
 
 __all__ = ["MODELS", "ModelConfig", "ModelSpec", "build_task", "spec_of"]
@@ -25,12 +27,13 @@ class ModelSpec:
     """Frozen dataclass of hyper-parameters, all with defaults."""
     model_class: type[nn.Module]
     """`model_class(config, dims=InputDims(...), device=...)`."""
-    task_class: type[PreRankingTask]
-    """`task_class(embeddings, model=model, world_size=...)`."""
+    task_class: type[PreRankingTask] | type[MatchingTask]
+    """What trains it: PreRankingTask scores given candidates, MatchingTask finds the item among all."""
 
 
 MODELS: dict[str, ModelSpec] = {
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
+    "t2diff": ModelSpec(config_class=T2DiffConfig, model_class=T2Diff, task_class=MatchingTask),
     "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
 }
 
@@ -57,25 +60,25 @@ def build_task(
     *,
     schema: Schema,
     embeddings: EmbeddingConfig | None = None,
-    features: tuple[str, ...] | None = None,
+    catalogue: Catalogue | None = None,
     world_size: int = 1,
     device: torch.device | None = None,
     table_device: torch.device | None = None,
-) -> PreRankingTask:
+) -> PreRankingTask | MatchingTask:
     """Embeddings, model and loss for a schema.
 
     Args:
         config: the model's hyper-parameters; its type names the model.
         schema: the data's columns.
-        embeddings: width and start of the tables; None is EmbeddingConfig().
-        features: names of the features to use; see FeatureEmbeddings.
+        embeddings: width and start of the tables, and the features to use; None is EmbeddingConfig().
+        catalogue: every item of the data; matching models need it.
         world_size: ranks whose gradients are averaged.
         device: where the parameters live; meta is allowed.
         table_device: where the tables live, None: on `device`. On meta they take no memory until trainer.sharding.shard draws each
             rank's part; the weights are the same bits as those of tables on the CPU under the same torch.initial_seed().
 
     Raises:
-        ValueError: the config is no model's, or the schema does not fit; see FeatureEmbeddings.
+        ValueError: the config is no model's, the schema does not fit (see FeatureEmbeddings), or a matching model has no catalogue.
 
     Example::
 
@@ -84,7 +87,15 @@ def build_task(
     """
     spec = spec_of(config)
     lookups = FeatureEmbeddings(
-        schema, config=embeddings or EmbeddingConfig(), features=features, device=device if table_device is None else table_device
+        schema, config=embeddings or EmbeddingConfig(), device=device if table_device is None else table_device
     )
     model = spec.model_class(config, dims=lookups.dims, device=device)
-    return spec.task_class(lookups, model=model, world_size=world_size)
+    if spec.task_class is PreRankingTask:
+        return PreRankingTask(lookups, model=model, world_size=world_size)
+    if catalogue is None:
+        raise ValueError(
+            f"{type(config).__name__} is a matching model's: pass catalogue=, see dataloaders.catalogue.read_catalogue"
+        )
+    return MatchingTask(
+        lookups, model=model, catalogue=catalogue, item_key=schema.item_key, config=config.loss, world_size=world_size
+    )

@@ -6,6 +6,7 @@
 import hashlib
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ class EmbeddingConfig:
     """Embedding dimension of each feature (FIT section 5.1.4)."""
     init_std: float = 0.01
     """Standard deviation of the normal distribution that weights start from."""
+    features: tuple[str, ...] | None = None
+    """Names of the features to use, a history together with the item feature of its space; None is all."""
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -78,6 +81,19 @@ class TableInit:
         return torch.normal(0.0, self.std, (rows, *shape[1:]), generator=generator)
 
 
+class InputColumns(NamedTuple):
+    """Which features make up the tensors of UserInputs and ItemInputs, in the order of their columns."""
+
+    user: tuple[str, ...]
+    """Of profile_BU."""
+    item: tuple[str, ...]
+    """Of attributes_BA."""
+    pairs: tuple[tuple[str, str], ...]
+    """(history, item feature) of history_JD and item_BD."""
+    context: tuple[str, ...]
+    """Of context_JF."""
+
+
 class FeatureEmbeddings(nn.Module):
     """Every table of the model and the lookups of a batch.
 
@@ -87,17 +103,17 @@ class FeatureEmbeddings(nn.Module):
     keys), so they can be sharded and pipelined.
 
     A history and the item feature of its space are partners (FIT eq. 4): their vectors are compared with each other, and position D
-    is the concatenation over the pairs in the order of the histories.
+    is the concatenation over the pairs in the order of the histories. The ids of a history without a partner (time lag) are the
+    context of its behaviours: they reach the model as they are.
 
     Args:
         schema: the data's columns.
-        config: width and start of the tables.
-        features: names of the features to look up; None is all but the histories without a partner (nothing here uses them).
+        config: width and start of the tables, and the features to use.
         device: where the tables live; meta is allowed.
 
     Raises:
-        ValueError: an unknown or repeated feature, a history without its partner or the other way round, or a space that would need
-            a pooled and a sequence table (sharding would untie them).
+        ValueError: an unknown or repeated feature, one of a pair without the other, or a space that would need a pooled and a
+            sequence table (sharding would untie them).
 
     Example::
 
@@ -110,14 +126,14 @@ class FeatureEmbeddings(nn.Module):
         schema: Schema,
         *,
         config: EmbeddingConfig,
-        features: tuple[str, ...] | None = None,
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
         pairs = _pairs(schema)
-        chosen = _chosen(schema, pairs, features)
+        chosen = _chosen(schema, pairs, config.features)
+        paired = {name for pair in pairs for name in pair}
         pooled = [feature for feature in schema.pooled_features if feature.name in chosen]
-        sequence = [feature for feature in schema.sequence_features if feature.name in chosen]
+        sequence = [feature for feature in schema.sequence_features if feature.name in chosen & paired]
         shared = sorted({feature.space for feature in pooled} & {feature.space for feature in sequence})
         if shared:
             raise ValueError(
@@ -128,6 +144,8 @@ class FeatureEmbeddings(nn.Module):
         self._user_names = [feature.name for feature in pooled if feature.side == "user"]
         self._item_names = [feature.name for feature in pooled if feature.side == "item"]
         self._pairs = [(history, item) for history, item in pairs if history in chosen]
+        context = [f for f in schema.side("history") if f.name in chosen - paired] if self._pairs else []
+        self._context_names = [feature.name for feature in context]
         device = device or torch.device("cpu")
         # what follows, the dense layers, starts the same wherever the tables live
         with torch.random.fork_rng(devices=[]):
@@ -138,6 +156,8 @@ class FeatureEmbeddings(nn.Module):
             profile=config.dim * len(self._user_names),
             attributes=config.dim * len(self._item_names),
             position=config.dim * len(self._pairs),
+            history_len=max((f.max_len for f in sequence if f.side == "history"), default=0),
+            context=tuple((feature.name, feature.vocab_size) for feature in context),
         )
 
     def forward(self, pooled: KeyedJaggedTensor, sequence: KeyedJaggedTensor) -> tuple[UserInputs, ItemInputs]:
@@ -163,7 +183,26 @@ class FeatureEmbeddings(nn.Module):
         no_feature_B0 = item_BD[:, :0]
         profile_BU = _concat([vectors[name] for name in self._user_names]) if self._user_names else no_feature_B0
         attributes_BA = _concat([vectors[name] for name in self._item_names]) if self._item_names else no_feature_B0
-        return UserInputs(profile_BU, history_JD, lengths_B), ItemInputs(attributes_BA, item_BD)
+        users = UserInputs(profile_BU, history_JD, lengths_B, self._context(sequence, history_JD))
+        return users, ItemInputs(attributes_BA, item_BD)
+
+    @property
+    def columns(self) -> InputColumns:
+        """The features behind each tensor that `forward` returns."""
+        return InputColumns(tuple(self._user_names), tuple(self._item_names), tuple(self._pairs), tuple(self._context_names))
+
+    def history_of(self, item: str) -> str:
+        """The history that the item feature `item` is compared with; ValueError where there is none."""
+        for history, partner in self._pairs:
+            if partner == item:
+                return history
+        raise ValueError(f"item feature {item!r} shares its id space with no history; matching models compare the two")
+
+    def _context(self, sequence: KeyedJaggedTensor, history_JD: torch.Tensor) -> torch.Tensor:
+        """int64 [J, F]."""
+        if not self._context_names:
+            return history_JD[:, :0].long()
+        return torch.stack([sequence[name].values() for name in self._context_names], dim=1)
 
 
 def _concat(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -186,18 +225,17 @@ def _pairs(schema: Schema) -> list[tuple[str, str]]:
 
 def _chosen(schema: Schema, pairs: list[tuple[str, str]], features: tuple[str, ...] | None) -> frozenset[str]:
     """Names of the features to look up, checked."""
-    paired = {name for pair in pairs for name in pair}
     known = [f.name for f in schema.features]
-    usable = [f.name for f in schema.features if f.side != "history" or f.name in paired]
-    chosen = usable if features is None else list(features)
+    chosen = known if features is None else list(features)
     unknown = sorted(set(chosen) - set(known))
     if unknown or len(set(chosen)) < len(chosen) or not chosen:
         raise ValueError(f"features={features}, expected distinct names out of {known}")
-    lonely = [name for name in chosen if name not in usable]
-    lonely += [name for pair in pairs for name in pair if len(set(pair) & set(chosen)) == 1 and name in chosen]
+    lonely = [name for pair in pairs for name in pair if len(set(pair) & set(chosen)) == 1 and name in chosen]
+    if features is not None and not {name for pair in pairs for name in pair} & set(chosen):
+        lonely += [feature.name for feature in schema.side("history") if feature.name in chosen]
     if lonely:
         raise ValueError(
-            f"schema {schema.name!r}: {sorted(set(lonely))} would be looked up without a partner; a history and the item feature "
+            f"schema {schema.name!r}: {sorted(lonely)} would be looked up without a partner; a history and the item feature "
             f"of its space come together: {pairs}"
         )
     return frozenset(chosen)

@@ -1,6 +1,6 @@
 """The NamedTuples of plain tensors that cross the model boundary; they script, and export and C++ see the same shapes."""
 
-# B rows, J all history positions of the batch (jagged), D embedding width of one position (all its attributes),
+# B rows, J all history positions of the batch (jagged), D embedding width of one position (all its attributes), F context features,
 # U width of the pooled user features, A width of the pooled item features, N meta queries (1 without them), H heads, P head width
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ class UserInputs(NamedTuple):
     """float [J, D]: one vector per past behaviour, oldest first, rows one after another."""
     history_lengths_B: torch.Tensor
     """int64 [B]: behaviours of each row; sums to J; 0 for a new user."""
+    context_JF: torch.Tensor
+    """int64 [J, F]: ids of the history features that no item feature answers to (e.g. time lag), in schema order; F may be 0."""
 
 
 class ItemInputs(NamedTuple):
@@ -38,8 +40,30 @@ class ItemVectors(NamedTuple):
     """float [B, H, P]: the item's vector for the scorer."""
 
 
+class MatchForward(NamedTuple):
+    """What a matching model returns in training."""
+
+    user_BC: torch.Tensor
+    """float [B, C]: e_u of T2Diff eq. 22."""
+    auxiliary_B: torch.Tensor
+    """float [B]: each row's further losses with their weights, e.g. λ·L_KL of T2Diff eq. 25; 0 without any."""
+
+
+class MatchOut(NamedTuple):
+    """What MatchingTask returns beside the loss; detached."""
+
+    loss: torch.Tensor
+    """float32 scalar: this rank's part of the global batch's mean loss, times the world size (what is backpropagated)."""
+    softmax_loss_B: torch.Tensor
+    """float32 [B]: T2Diff eq. 24 of each row."""
+    auxiliary_B: torch.Tensor
+    """float32 [B]: the model's further losses; 0 in evaluation."""
+    rank_B: torch.Tensor
+    """int64 [B]: place of the target among all items, from 1, ties counted against the model; 0 in training."""
+
+
 class TrainOut(NamedTuple):
-    """What a task returns beside the loss; detached."""
+    """What PreRankingTask returns beside the loss; detached."""
 
     loss: torch.Tensor
     """float32 scalar: this rank's part of the global batch's mean loss, times the world size (what is backpropagated)."""
@@ -65,8 +89,12 @@ class InputDims:
     """A of attributes_BA; 0 when every item feature is shared with the history."""
     position: int
     """D of history_JD and item_BD; 0 without a history."""
+    history_len: int = 0
+    """Most behaviours of a row."""
+    context: tuple[tuple[str, int], ...] = ()
+    """(name, number of ids) of each column of context_JF."""
 
     def __post_init__(self) -> None:
-        for name in ("profile", "attributes", "position"):
+        for name in ("profile", "attributes", "position", "history_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"InputDims.{name}={getattr(self, name)}, expected at least 0")

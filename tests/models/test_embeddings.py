@@ -15,6 +15,10 @@ from tests.models.synthetic import SCHEMA, random_batch
 SMALL = EmbeddingConfig(dim=4)
 
 
+def only(*features):
+    return dataclasses.replace(SMALL, features=features)
+
+
 def rows_of(jagged, name):
     """The ids of one feature, row by row."""
     feature = jagged[name]
@@ -62,7 +66,7 @@ def test_tables_start_from_seed_and_name_whatever_else_is_built():
     full = FeatureEmbeddings(SCHEMA, config=SMALL)
     torch.manual_seed(3)
     torch.randn(1000)
-    few = FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_category", "category"))
+    few = FeatureEmbeddings(SCHEMA, config=only("user", "hist_category", "category"))
     torch.manual_seed(4)
     other_seed = FeatureEmbeddings(SCHEMA, config=SMALL)
     weight = full.sequence.embeddings["t_category"].weight
@@ -127,21 +131,54 @@ def test_dense_weights_start_as_if_torch_had_drawn_every_table():
     assert torch.equal(torch.rand(1), after)
 
 
-def test_history_without_partner_has_no_table_and_cannot_be_asked_for():
-    assert "t_time_lag" not in {c.name for c in FeatureEmbeddings(SCHEMA, config=SMALL).sequence.embedding_configs()}
+def test_history_without_partner_has_no_table_and_reaches_the_model_as_ids():
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL)
+    assert "t_time_lag" not in {c.name for c in embeddings.sequence.embedding_configs()}
+    assert embeddings.dims.context == (("hist_time_lag", 5),)
+    batch = random_batch(7)
+    users, _ = embeddings(batch.pooled, batch.sequence)
+    assert torch.equal(users.context_JF, batch.sequence["hist_time_lag"].values().unsqueeze(1))
+    batch = random_batch(3, history_lengths=[0, 0, 0])
+    assert embeddings(batch.pooled, batch.sequence)[0].context_JF.shape == (0, 1)
+
+
+def test_without_time_lag_there_is_no_context():
+    embeddings = FeatureEmbeddings(SCHEMA, config=only("hist_item", "item"))
+    batch = random_batch(7)
+    users, _ = embeddings(batch.pooled, batch.sequence)
+    assert embeddings.dims.context == ()
+    assert users.context_JF.shape == (users.history_JD.shape[0], 0)
+
+
+def test_an_items_history_is_that_of_its_space():
+    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL)
+    assert (embeddings.history_of("item"), embeddings.history_of("category")) == ("hist_item", "hist_category")
+    with pytest.raises(ValueError, match="item feature 'shop' shares its id space with no history"):
+        embeddings.history_of("shop")
+
+
+def test_the_longest_history_is_told_of_the_features_that_are_used():
+    longer = [dataclasses.replace(f, max_len=9) if f.name == "hist_category" else f for f in SCHEMA.features]
+    schema = dataclasses.replace(SCHEMA, features=tuple(longer))
+    assert FeatureEmbeddings(schema, config=SMALL).dims.history_len == 9
+    assert FeatureEmbeddings(schema, config=only("hist_item", "item")).dims.history_len == 6
+    assert FeatureEmbeddings(schema, config=only("user")).dims.history_len == 0
+
+
+def test_context_without_a_history_is_refused():
     with pytest.raises(ValueError, match=r"\['hist_time_lag'\] would be looked up without a partner"):
-        FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_time_lag"))
+        FeatureEmbeddings(SCHEMA, config=only("user", "hist_time_lag"))
 
 
 def test_a_history_and_its_item_feature_come_together():
     with pytest.raises(ValueError, match=r"\['hist_item'\] would be looked up without a partner"):
-        FeatureEmbeddings(SCHEMA, config=SMALL, features=("user", "hist_item"))
+        FeatureEmbeddings(SCHEMA, config=only("user", "hist_item"))
 
 
 @pytest.mark.parametrize("features", [("user", "nobody"), ("user", "user"), ()])
 def test_unknown_repeated_or_no_features_are_refused(features):
     with pytest.raises(ValueError, match="expected distinct names out of"):
-        FeatureEmbeddings(SCHEMA, config=SMALL, features=features)
+        FeatureEmbeddings(SCHEMA, config=only(*features))
 
 
 def test_a_space_that_is_pooled_and_sequential_is_refused_by_name():
@@ -151,7 +188,7 @@ def test_a_space_that_is_pooled_and_sequential_is_refused_by_name():
         FeatureEmbeddings(schema, config=SMALL)
     # left out, the rest is fine
     features = tuple(f.name for f in SCHEMA.features if f.name != "hist_time_lag")
-    assert FeatureEmbeddings(schema, config=SMALL, features=features).dims.position == 8
+    assert FeatureEmbeddings(schema, config=only(*features)).dims.position == 8
 
 
 def test_two_item_features_for_one_history_are_refused():
@@ -163,13 +200,13 @@ def test_two_item_features_for_one_history_are_refused():
 
 def test_absent_kinds_of_features_have_width_zero():
     batch = random_batch(5)
-    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL, features=("user",))
+    embeddings = FeatureEmbeddings(SCHEMA, config=only("user"))
     users, items = embeddings(batch.pooled, batch.sequence)
     assert embeddings.sequence is None
     assert users.history_JD.shape == (0, 0)
     assert users.history_lengths_B.tolist() == [0] * 5
     assert items.item_BD.shape == items.attributes_BA.shape == (5, 0)
-    embeddings = FeatureEmbeddings(SCHEMA, config=SMALL, features=("hist_item", "item"))
+    embeddings = FeatureEmbeddings(SCHEMA, config=only("hist_item", "item"))
     users, items = embeddings(batch.pooled, batch.sequence)
     assert embeddings.pooled is None
     assert users.profile_BU.shape == items.attributes_BA.shape == (5, 0)
@@ -184,7 +221,7 @@ def test_bad_config_names_the_field(fields):
 
 def test_a_schema_without_history_trains_the_two_tower():
     batch = random_batch(5)
-    task = build_task(TwoTowerConfig(), schema=SCHEMA, embeddings=SMALL, features=("user", "shop"))
+    task = build_task(TwoTowerConfig(), schema=SCHEMA, embeddings=only("user", "shop"))
     loss, _ = task(batch)
     loss.backward()
     assert task.embeddings.dims.position == 0

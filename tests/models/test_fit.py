@@ -112,7 +112,8 @@ def test_the_user_tower_sees_an_item_only_through_its_query_index():
     seen = []
     model.user_mlp.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     # the same user against 40 items
-    one_user = type(users)(users.profile_BU[:1].expand(40, -1), users.history_JD[:3].repeat(40, 1), torch.full((40,), 3))
+    history_JD, context_JF = users.history_JD[:3].repeat(40, 1), users.context_JF[:3].repeat(40, 1)
+    one_user = type(users)(users.profile_BU[:1].expand(40, -1), history_JD, torch.full((40,), 3), context_JF)
     model(one_user, items)
     index_B = model.item_vectors(items).index_B
     for first in range(40):

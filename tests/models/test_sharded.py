@@ -1,6 +1,7 @@
 """The task under TorchRec's sharding and its pipeline, on one rank; the trainer's tests cover several."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from torchrec.distributed.types import ShardingEnv
 
 from models import MODELS, build_task
 from models.embeddings import EmbeddingConfig
-from tests.models.synthetic import SCHEMA, random_batch
+from models.tasks import MatchingLossConfig, MatchingTask
+from models.two_tower import TwoTowerConfig
+from tests.models.synthetic import KINDS, SCHEMA, build, random_batch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),  # torchrec 1.8 shards through torch.distributed._shard
@@ -61,25 +64,42 @@ def shard(task, process_group, sharding_types):
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_sharded_task_equals_unsharded(process_group, name, sharding_types):
     torch.manual_seed(0)
-    task = build_task(MODELS[name].config_class(), schema=SCHEMA, embeddings=EmbeddingConfig(dim=4))
+    task = build(MODELS[name])
     sharded = shard(task, process_group, sharding_types)
-    batch = random_batch(12)
+    batch = KINDS[MODELS[name].task_class].batch(12)
     for module in (task, sharded):
         module.eval()
-    expected, actual = task(batch), sharded(batch)
-    torch.testing.assert_close(actual[1].logit_B, expected[1].logit_B, atol=1e-6, rtol=0)
-    torch.testing.assert_close(actual[0], expected[0], atol=1e-6, rtol=0)
+    if isinstance(task, MatchingTask):
+        expected_MC, actual_MC = task.encode_catalogue(), sharded.module.encode_catalogue()
+        torch.testing.assert_close(actual_MC, expected_MC, atol=1e-6, rtol=0)
+    for actual, expected in zip(sharded(batch)[1], task(batch)[1], strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-6, rtol=0)
+
+
+def test_sparse_dist_pipeline_takes_a_schema_without_context(process_group):
+    without = tuple(feature for feature in SCHEMA.features if feature.name != "hist_time_lag")
+    schema = dataclasses.replace(SCHEMA, features=without)
+    task = build_task(TwoTowerConfig(), schema=schema, embeddings=EmbeddingConfig(dim=4))
+    sharded = shard(task, process_group, ("table_wise", "table_wise"))
+    pipeline = TrainPipelineSparseDist(sharded.train(), torch.optim.SGD(sharded.parameters(), lr=0.0), CPU)
+    pipeline.progress(iter([random_batch(12, schema=schema)]))
+    assert len(pipeline._pipelined_modules) == 2
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_sparse_dist_pipeline_starts_the_lookups_of_both_collections_ahead(process_group, name):
     torch.manual_seed(0)
-    task = build_task(MODELS[name].config_class(), schema=SCHEMA, embeddings=EmbeddingConfig(dim=4))
+    kind, matching = KINDS[MODELS[name].task_class], MODELS[name].task_class is MatchingTask
+    # the full softmax looks up the catalogue in the step itself, which is for replicated tables
+    task = build(MODELS[name], loss=MatchingLossConfig(item_softmax="sampled") if matching else None)
     sharded = shard(task, process_group, ("table_wise", "table_wise"))
-    expected, _ = task.train()(random_batch(12, seed=1))
+    batches = [kind.batch(12, seed=seed, shared_items=9 if matching else 0) for seed in (1, 2, 3)]
+    torch.manual_seed(1)
+    expected, _ = task.train()(batches[0])
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.0)
     pipeline = TrainPipelineSparseDist(sharded.train(), optimizer, CPU)
-    batches = iter([random_batch(12, seed=seed) for seed in (1, 2, 3)])
-    outputs = [pipeline.progress(batches) for _ in range(3)]
+    torch.manual_seed(1)  # the same noise in the first step
+    rest = iter(batches)
+    outputs = [pipeline.progress(rest) for _ in range(3)]
     assert len(pipeline._pipelined_modules) == 2
     torch.testing.assert_close(outputs[0].loss, expected.detach(), atol=1e-6, rtol=0)

@@ -1,0 +1,59 @@
+"""What every pre-ranking model of MODELS must do beside tests/models/test_contract.py; a new model needs no new code here."""
+
+import dataclasses
+
+import pytest
+import torch
+import tyro
+
+from models import MODELS, ModelConfig
+from models.tasks import PreRankingTask
+from tests.models.synthetic import DIMS, build, random_batch, random_inputs, random_statistics
+
+
+@pytest.fixture(params=sorted(name for name, spec in MODELS.items() if spec.task_class is PreRankingTask))
+def spec(request):
+    torch.manual_seed(0)
+    return MODELS[request.param]
+
+
+@pytest.fixture
+def model(spec):
+    return random_statistics(spec.model_class(spec.config_class(), dims=DIMS))
+
+
+def test_outputs_have_one_float_logit_per_row(spec):
+    batch = random_batch(12)
+    _, out = build(spec)(batch)
+    assert out.logit_B.shape == (12,)
+    assert out.logit_B.dtype == torch.float32
+    assert torch.equal(out.label_B, batch.label_B)
+    assert torch.equal(out.row_id_B, batch.row_id_B)
+
+
+def test_the_towers_dropout_can_be_set_on_the_command_line(spec):
+    run = dataclasses.make_dataclass("Run", [("model", ModelConfig, dataclasses.field(default=spec.config_class()))])
+    assert tyro.cli(run, args=["--model.tower.dropout", "0.25"], config=(tyro.conf.AvoidSubcommands,)).model.tower.dropout == 0.25
+
+
+def test_scripted_serving_methods_equal_eager(model):
+    users, items = random_inputs(9)
+    scripted = torch.jit.script(model)
+    torch.testing.assert_close(scripted.all_user_vectors(users), model.all_user_vectors(users), atol=1e-6, rtol=0)
+    for ours, theirs in zip(scripted.item_vectors(items), model.item_vectors(items), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_serving_scores_equal_forward(model):
+    users, items = random_inputs(7)
+    user_BNHP = model.all_user_vectors(users)
+    stored = model.item_vectors(items)
+    # every item is a candidate of every user; the diagonal is what forward scores
+    index_BK = stored.index_B.expand(7, -1)
+    item_BKHP = stored.item_BHP.expand(7, -1, -1, -1)
+    score_BK = model.score_candidates(user_BNHP, index_BK, item_BKHP)
+    assert score_BK.shape == (7, 7)
+    torch.testing.assert_close(score_BK.diagonal(), model(users, items), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.jit.script(model).score_candidates(user_BNHP, index_BK, item_BKHP), score_BK, atol=1e-6, rtol=0
+    )
