@@ -25,6 +25,8 @@ NOT_IN_FINGERPRINT = (
     "checkpoint",
 )
 """What may change between two starts of one run, since it changes no result."""
+ADDED_FIELDS: dict[str, object] = {"embeddings.features": None}
+"""Fields that older runs did not have -> the value that means what they did; with it they are no part of the fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,9 @@ class LoopConfig:
     """Evaluations on the validation split in an epoch, evenly spaced; each is followed by a checkpoint."""
     patience: int = 3
     """Evaluations in a row without a better `monitor` before the run stops early."""
-    monitor: Literal["auc", "logloss"] = "auc"
-    """Validation metric that picks the best checkpoint: the largest auc or the smallest logloss."""
+    monitor: Literal["auc", "logloss", "recall@10", "recall@20", "mrr@20", "ndcg@10", "loss"] = "auc"
+    """Validation metric that picks the best checkpoint: the largest, or the smallest logloss or loss. auc and logloss are metrics
+    of pre-ranking models, the others of matching models."""
     log_every_steps: int = 50
     """Optimizer steps between two progress lines."""
     poll_every_steps: int = 5
@@ -90,12 +93,13 @@ class RunConfig:
     def fingerprint(self) -> str:
         """sha256 of all that decides the result (so not NOT_IN_FINGERPRINT); names the run."""
         content = self.as_dict()
-        for name in NOT_IN_FINGERPRINT:
+        for name in (*NOT_IN_FINGERPRINT, *ADDED_FIELDS):
             *path, leaf = name.split(".")
             parent = content
             for step in path:
                 parent = parent[step]
-            del parent[leaf]
+            if name not in ADDED_FIELDS or parent[leaf] == ADDED_FIELDS[name]:
+                del parent[leaf]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

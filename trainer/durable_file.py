@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a reader, and a machine that loses power, sees all of the old content or all of the new.
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`; a reader, and a machine that loses power, sees all of the old content or all of the new.
 
     Raises:
         OSError: the disk is full or the folder can't be written; the old content stays.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     sync_to_disk(temporary)
     temporary.replace(path)
     sync_to_disk(path.parent)

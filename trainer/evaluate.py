@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -18,6 +19,12 @@ class EvaluateArguments:
     """Splits of the run's data set, or of --data."""
     data: Path | None = None
     """Another prepared data set with the same schema; default: the run's own."""
+    windows: Path | None = None
+    """Rank the targets of these windows instead: a CSV file without a header, a line each: user, 50 items (oldest first, padded in
+    front), target, and optionally 50 times in seconds and the time of the request; 50 is the longest history of ml1m, other data
+    sets may have another. Matching models only."""
+    ids: Literal["raw", "prepared"] = "raw"
+    """What the numbers in `windows` are: the raw data's own (0 pads), or those of the prepared data set (-1 pads)."""
 
 
 def main() -> None:
@@ -26,16 +33,24 @@ def main() -> None:
     require_working_stack()
     from trainer.cli import one_screen_errors, parse_run_config
     from trainer.console import console, metrics_table
-    from trainer.evaluation import evaluate_run
+    from trainer.evaluation import evaluate_run, load_run
     from trainer.process_group import distributed
+    from trainer.task_metrics import protocol
+    from trainer.windows import evaluate_windows, read_windows
 
     with one_screen_errors():
         config = parse_run_config(["--config", str(arguments.run / "config.json")])
         with distributed(config.loop.device) as ranks:
             data = arguments.data or config.data
-            step, metrics = evaluate_run(config, run=arguments.run, data=data, splits=arguments.split, ranks=ranks)
+            loaded = load_run(config, run=arguments.run, data=data, ranks=ranks)
+            if arguments.windows is None:
+                metrics = evaluate_run(loaded, config, data=data, splits=arguments.split, ranks=ranks)
+            else:
+                windows = read_windows(arguments.windows, data=data, ids=arguments.ids)
+                metrics = {arguments.windows.name: evaluate_windows(loaded, windows, data=data, ranks=ranks)}
         if ranks.is_first:
-            console.print(metrics_table(f"{arguments.run}, checkpoint of step {step}", metrics))
+            console.print(metrics_table(f"{arguments.run}, checkpoint of step {loaded.step}", metrics))
+            console.print(protocol(loaded.sharded.task, schema=loaded.schema, metrics=metrics))
 
 
 if __name__ == "__main__":

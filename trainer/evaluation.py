@@ -1,21 +1,23 @@
 """Metrics of a split, gathered over ranks; of a module in training, or of a run's best checkpoint."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from dataloaders.loader import Dataloader
 from dataloaders.schema import Schema
+from models.tasks import MatchingTask
 from trainer import checkpoint
 from trainer.build import evaluation_loader, sharded_task
 from trainer.config import RunConfig
 from trainer.errors import CheckpointError, UserError
-from trainer.metrics import BinaryMetrics
 from trainer.process_group import Ranks
-from trainer.sharding import ShardingConfig
+from trainer.sharding import ShardedTask, ShardingConfig
 from trainer.stop_signal import StopSignal
+from trainer.task_metrics import evaluation_recorder
 
 POLL_EVERY_BATCHES = 10
 
@@ -25,28 +27,48 @@ class EvaluationInterrupted(Exception):  # noqa: N818  (a signal, not an error)
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, loader: Dataloader, *, ranks: Ranks, stop: StopSignal | None = None) -> dict[str, float]:
-    """BinaryMetrics over every row of `loader` (one epoch); leaves `module` in eval mode. A collective call.
+def evaluate(sharded: ShardedTask, loader: Dataloader, *, ranks: Ranks, stop: StopSignal | None = None) -> dict[str, float]:
+    """The task's metrics over every row of `loader` (one epoch); leaves the module in eval mode. A collective call.
 
     Raises:
         EvaluationInterrupted: on all ranks, where `stop` was asked to stop before the end.
     """
-    module.eval()
-    metrics = BinaryMetrics()
+    sharded.module.eval()
+    if isinstance(sharded.task, MatchingTask):
+        sharded.task.encode_catalogue()
+    recorder = evaluation_recorder(sharded.task)
     loader.seek(epoch=0)
     for index, batch in enumerate(loader):
         if stop is not None and index % POLL_EVERY_BATCHES == 0 and stop.poll().stop:
             loader.close()
             raise EvaluationInterrupted
-        _, out = module(batch.to(ranks.device, non_blocking=True))
-        metrics.update(out.logit_B, out.label_B)
-    return metrics.compute(ranks.host_group)
+        _, out = sharded.module(batch.to(ranks.device, non_blocking=True))
+        recorder.add(out)
+    return recorder.compute(ranks.host_group)
 
 
-def evaluate_run(
-    config: RunConfig, *, run: Path, data: Path, splits: Sequence[str], ranks: Ranks
-) -> tuple[int, dict[str, dict[str, float]]]:
-    """Step of the run's best checkpoint, and split -> metrics.
+class MatchingVectors(NamedTuple):
+    """What an item index is built from and asked."""
+
+    user_BC: torch.Tensor
+    """float [B, C]: e_u of every row of a split."""
+    item_MC: torch.Tensor
+    """float [M, C]: e_i of the catalogue."""
+
+
+class LoadedRun(NamedTuple):
+    """A run's best checkpoint, ready to evaluate."""
+
+    sharded: ShardedTask
+    """In eval mode, tables replicated."""
+    schema: Schema
+    """Of the data that it is evaluated on."""
+    step: int
+    """Optimizer steps of the checkpoint."""
+
+
+def load_run(config: RunConfig, *, run: Path, data: Path, ranks: Ranks) -> LoadedRun:
+    """Load the best checkpoint of the run in folder `run`, to evaluate on the data set in `data`.
 
     Tables are replicated: weights alone are read, so any plan, optimizer or device that trained them will do.
 
@@ -62,10 +84,35 @@ def evaluate_run(
     schema = Schema.load(data)
     if schema.fingerprint != checkpoint.read_extra(newest)["schema"]:
         raise UserError(f"{data}: its schema is not the one that {run} was trained on; prepare it with the same options")
-    module = sharded_task(config, schema=schema, ranks=ranks, sharding=ShardingConfig(kind="replicated")).module
-    checkpoint.load(checkpoint.step_folder(folder, state["best_step"]), module=module, optimizer=None)
+    here = dataclasses.replace(config, data=data)  # items are those that are evaluated on, and the run's own data may be gone
+    sharded = sharded_task(here, schema=schema, ranks=ranks, sharding=ShardingConfig(kind="replicated"))
+    checkpoint.load(checkpoint.step_folder(folder, state["best_step"]), module=sharded.module, optimizer=None)
+    sharded.module.eval()
+    return LoadedRun(sharded, schema, state["best_step"])
+
+
+def evaluate_run(
+    loaded: LoadedRun, config: RunConfig, *, data: Path, splits: Sequence[str], ranks: Ranks
+) -> dict[str, dict[str, float]]:
+    """Split of the data set in `data` -> metrics."""
     metrics = {}
     for split in splits:
-        loader = evaluation_loader(config, folder=data / split, schema=schema, ranks=ranks)
-        metrics[split] = evaluate(module, loader, ranks=ranks)
-    return state["best_step"], metrics
+        loader = evaluation_loader(config, folder=data / split, schema=loaded.schema, ranks=ranks)
+        metrics[split] = evaluate(loaded.sharded, loader, ranks=ranks)
+    return metrics
+
+
+@torch.no_grad()
+def matching_vectors(loaded: LoadedRun, config: RunConfig, *, data: Path, split: str, ranks: Ranks) -> MatchingVectors:
+    """Vectors of the catalogue and of this rank's rows of a split, by a matching model.
+
+    Raises:
+        UserError: the run's model scores given candidates and has no user vector that holds for all items.
+    """
+    task = loaded.sharded.task
+    if not isinstance(task, MatchingTask):
+        raise UserError(f"{type(task.model).__name__} scores given candidates; item indexes are for matching models")
+    loader = evaluation_loader(config, folder=data / split, schema=loaded.schema, ranks=ranks)
+    item_MC = task.encode_catalogue()
+    batches = (batch.to(ranks.device, non_blocking=True) for batch in loader)
+    return MatchingVectors(torch.cat([task.user_vectors(batch) for batch in batches]), item_MC)

@@ -3,10 +3,9 @@
 import time
 from typing import TYPE_CHECKING
 
-from models.types import TrainOut
 from trainer.console import console, progress_line
-from trainer.metrics import BinaryMetrics
 from trainer.run_log import RunLog
+from trainer.task_metrics import Out, training_recorder
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -20,7 +19,7 @@ class LogWindow:
         self._restart()
 
     def _restart(self) -> None:
-        self._metrics = BinaryMetrics()
+        self._recorder = training_recorder(self._trainer.task)
         self._first_step = self._trainer.state.step
         self._started = time.perf_counter()
         self._waited = self._trainer.train_loader.wait_seconds
@@ -29,19 +28,18 @@ class LogWindow:
         """Don't count the last `seconds` (evaluation, checkpoint) as training time."""
         self._started += seconds
 
-    def add(self, out: TrainOut) -> None:
+    def add(self, out: Out) -> None:
         """One step's output."""
-        self._metrics.update(out.logit_B, out.label_B)
+        self._recorder.add(out)
 
     def report(self, log: RunLog | None) -> None:
         """Progress line on the first rank, a `train` row in metrics.jsonl; a collective call."""
         trainer = self._trainer
         seconds = time.perf_counter() - self._started
-        metrics = self._metrics.compute(trainer.ranks.host_group)
+        metrics = self._recorder.compute(trainer.ranks.host_group)
         steps = trainer.state.step - self._first_step
         values = {
-            "loss": metrics["logloss"],
-            "auc": metrics["auc"],
+            **{name: metrics[name] for name in ("loss", "auc", "auxiliary") if name in metrics},
             "learning_rate": trainer.learning_rate,
             "rows_per_second": metrics["num_rows"] / seconds,
             "data_wait": (trainer.train_loader.wait_seconds - self._waited) / seconds,

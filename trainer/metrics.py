@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from trainer.uneven_gather import gather_columns
+
 log = logging.getLogger(__name__)
 
 
@@ -53,8 +55,7 @@ class BinaryMetrics:
             ValueError: on every rank, where a logit is not finite or a label is neither 0 nor 1.
         """
         logits, labels = _joined(self._logits), _joined(self._labels)
-        if process_group is not None and process_group.size() > 1:
-            logits, labels = _gather(torch.stack([logits, labels]), process_group)
+        logits, labels = gather_columns(torch.stack([logits, labels]), process_group)
         _check_values(logits, labels)
         positive, negative = logits[labels == 1].sort().values.double(), logits[labels == 0].sort().values.double()
         num_rows = len(positive) + len(negative)
@@ -126,15 +127,3 @@ def rela_impr(auc: float, base_auc: float) -> float:
     if base_auc == 0.5:
         raise ValueError("base_auc=0.5 is a random model; RelaImpr divides by base_auc - 0.5")
     return (auc - 0.5) / (base_auc - 0.5) - 1
-
-
-def _gather(rows_2B: torch.Tensor, process_group: dist.ProcessGroup) -> torch.Tensor:
-    """Columns of every rank's [2, B], padded on the way because ranks hold different numbers of rows: [2, sum of B]."""
-    sizes = torch.zeros(process_group.size(), dtype=torch.int64)
-    sizes[dist.get_rank(process_group)] = rows_2B.shape[1]
-    dist.all_reduce(sizes, group=process_group)
-    padded = torch.zeros(2, int(sizes.max()))
-    padded[:, : rows_2B.shape[1]] = rows_2B
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded, group=process_group)
-    return torch.cat([part[:, :size] for part, size in zip(parts, sizes.tolist(), strict=True)], dim=1)

@@ -11,6 +11,7 @@ from trainer.durable_file import write_durably
 from trainer.errors import UserError
 from trainer.provenance import provenance
 from trainer.sharding import plan_table
+from trainer.task_metrics import protocol
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -19,12 +20,20 @@ log = logging.getLogger(__name__)
 FILE_NAME = "results.json"
 
 
-def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], final_digest: str, skipped_rows: list) -> None:
+def write_results(
+    trainer: "Trainer",
+    *,
+    metrics: dict[str, dict[str, float]],
+    diagnostics: dict[str, Any],
+    final_digest: str,
+    skipped_rows: list,
+) -> None:
     """Write the run folder's results.json.
 
     Args:
         trainer: of the finished run.
         metrics: split -> metric -> value of the best checkpoint.
+        diagnostics: of the best checkpoint, see trainer.diagnostics; empty without any.
         final_digest: checkpoint.state_sha256 at the end of training.
         skipped_rows: [column, reason, rows] of the training rows that `bad_rows=skip` left out, over all ranks and epochs.
     """
@@ -48,6 +57,8 @@ def write_results(trainer: "Trainer", *, metrics: dict[str, dict[str, float]], f
         "final_state_sha256": final_digest,
         "plan": as_text(plan_table(trainer.plan)),
         "metrics": {split: {k: v if math.isfinite(v) else None for k, v in values.items()} for split, values in metrics.items()},
+        "protocol": protocol(trainer.task, schema=trainer.schema, metrics=metrics),
+        "diagnostics": diagnostics,
         "provenance": provenance(),
     }
     write_durably(trainer.run_dir / FILE_NAME, json.dumps(content, indent=2) + "\n")
@@ -86,4 +97,6 @@ def print_results(run_dir: Path) -> None:
     title = f"{results['recipe']} seed {results['seed']}, checkpoint of step {results['best_step']}: {results['stopped_because']}"
     rows = {split: {k: v for k, v in values.items() if v is not None} for split, values in results["metrics"].items()}
     console.print(metrics_table(title, rows))
+    if "protocol" in results:  # older runs did not write it down
+        console.print(results["protocol"])
     console.print(f"report: {run_dir / 'report.html'}")

@@ -73,6 +73,13 @@ class ShardedTask(NamedTuple):
     plan: tuple[TablePlan, ...]
     """One entry per table."""
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the whole model: a sharded table counts in full on every rank."""
+        tables = {table.parameter_name for table in find_tables(self.task)}
+        dense = sum(weight.numel() for name, weight in self.task.named_parameters() if name not in tables)
+        return dense + sum(table.rows * table.dim for table in self.plan)
+
 
 def shard(
     task: nn.Module,

@@ -23,7 +23,7 @@ LINES = {
     "2.11": {"torchrec": "1.6", "fbgemm": "1.6", "triton": "3.6"},
 }
 """torch's release line, and the lines of the packages that are built against it."""
-DIRECT = ("pyarrow", "polars", "tyro", "rich", "tensorboard", "numpy", "jinja2", "torchmetrics", "tensordict")
+DIRECT = ("pyarrow", "polars", "tyro", "rich", "tensorboard", "numpy", "jinja2", "torchmetrics", "tensordict", "faiss-cpu")
 REPAIR = "make repair"
 
 

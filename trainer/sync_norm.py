@@ -7,7 +7,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from models.layers.drift_scale import DriftScale
 from models.layers.norm import BatchNorm
+from trainer.sync_drift_scale import SyncDriftScale
 
 
 class SyncBatchNorm(nn.BatchNorm1d):
@@ -75,15 +77,20 @@ class SyncBatchNorm(nn.BatchNorm1d):
 def convert(module: nn.Module, process_group: dist.ProcessGroup) -> None:
     """Replace every BatchNorm1d (also models.layers.norm's) below `module`, in place, by a SyncBatchNorm with the same tensors.
 
+    Likewise every DriftScale by a SyncDriftScale: all statistics that follow the batch follow the global batch.
+
     Raises:
-        TypeError: `module` itself is one, and so can't be replaced in place, or one has a type of its own.
+        TypeError: `module` itself is one of these, and so can't be replaced in place, or one has a type of its own.
     """
-    if isinstance(module, nn.BatchNorm1d):
-        raise TypeError("convert() replaces modules within their parent; call it on the module that holds this BatchNorm1d")
+    if isinstance(module, (nn.BatchNorm1d, DriftScale)):
+        kind = type(module).__name__
+        raise TypeError(f"convert() replaces modules within their parent; call it on the module that holds this {kind}")
     for name, child in module.named_children():
-        if isinstance(child, SyncBatchNorm):
+        if isinstance(child, (SyncBatchNorm, SyncDriftScale)):
             continue
-        if isinstance(child, nn.BatchNorm1d):
+        if isinstance(child, DriftScale):
+            setattr(module, name, SyncDriftScale(child, process_group=process_group))
+        elif isinstance(child, nn.BatchNorm1d):
             setattr(module, name, _synced(child, process_group))
         else:
             convert(child, process_group)

@@ -29,7 +29,7 @@ class TrainState:
 
     def record(self, value: float, *, loop: LoopConfig, total_steps: int) -> None:
         """Take note of a validation value at the current step: whether it is the best so far, and whether to stop."""
-        sign = 1 if loop.monitor == "auc" else -1
+        sign = -1 if loop.monitor in ("logloss", "loss") else 1
         self.evaluated_step = self.step
         if self.best_value is None or sign * value > sign * self.best_value:
             self.best_value, self.best_step, self.stale_evals = value, self.step, 0

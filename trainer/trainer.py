@@ -14,12 +14,12 @@ from torchrec.distributed import TrainPipelineBase, TrainPipelineSparseDist
 from dataloaders.batch import Batch
 from dataloaders.errors import DataError
 from dataloaders.schema import Schema
-from models.types import TrainOut
 from trainer import checkpoint
-from trainer.build import check_schedule, evaluation_loader, sharded_task, skipped_rows, training_loader
+from trainer.build import check_monitor, check_schedule, evaluation_loader, sharded_task, skipped_rows, training_loader
 from trainer.config import RunConfig
 from trainer.console import console, evaluation_line
 from trainer.determinism import seed_everything
+from trainer.diagnostics import diagnose
 from trainer.errors import CheckpointError
 from trainer.evaluation import EvaluationInterrupted, evaluate
 from trainer.finite import weights_are_finite
@@ -32,6 +32,7 @@ from trainer.run_lock import RunLock
 from trainer.run_log import RunLog
 from trainer.sharding import plan_table
 from trainer.stop_signal import StopSignal
+from trainer.task_metrics import Out
 from trainer.train_state import TrainingError, TrainState
 
 Pipeline = TrainPipelineBase | TrainPipelineSparseDist
@@ -68,9 +69,10 @@ class Trainer:
         self.steps_per_epoch = self.train_loader.steps_per_epoch
         self.total_steps = self.steps_per_epoch * config.loop.max_epochs
         check_schedule(config, total_steps=self.total_steps)
+        check_monitor(config)
         sharded = sharded_task(config, schema=self.schema, ranks=ranks)
-        self.module, self.task, self.plan = sharded.module, sharded.task, sharded.plan
-        self.num_parameters = sum(parameter.numel() for parameter in self.task.parameters())
+        self.sharded, self.module, self.task, self.plan = sharded, sharded.module, sharded.task, sharded.plan
+        self.num_parameters = sharded.num_parameters
         self.optimizer = build_optimizer(self.module, config.optimizer)
         self._saved_step = 0
         self._prepare_folder()
@@ -117,10 +119,10 @@ class Trainer:
         if not first_rank_says(has_results(self.run_dir), ranks=self.ranks):
             final_digest = checkpoint.state_sha256(self.module, self.optimizer)
             self.load_best()
-            metrics = {split: evaluate(self.module, loader, ranks=self.ranks) for split, loader in self.eval_loaders.items()}
-            skipped = skipped_rows(self.train_loader, ranks=self.ranks)
+            metrics = {split: evaluate(self.sharded, loader, ranks=self.ranks) for split, loader in self.eval_loaders.items()}
+            skipped, diagnostics = skipped_rows(self.train_loader, ranks=self.ranks), diagnose(self, metrics["validation"])
             if self.ranks.is_first:
-                write_results(self, metrics=metrics, final_digest=final_digest, skipped_rows=skipped)
+                write_results(self, metrics=metrics, diagnostics=diagnostics, final_digest=final_digest, skipped_rows=skipped)
         if self.ranks.is_first:
             write_report(self.run_dir / "report.html", [self.run_dir])
             print_results(self.run_dir)
@@ -143,7 +145,7 @@ class Trainer:
         kind = TrainPipelineSparseDist if on_gpu else TrainPipelineBase
         return kind(self.module, self.optimizer, self.ranks.device)
 
-    def train_step(self, pipeline: Pipeline, batches: Iterator[Batch]) -> TrainOut:
+    def train_step(self, pipeline: Pipeline, batches: Iterator[Batch]) -> Out:
         """One optimizer step; learning rate and temperature are set from the global step, so a resumed run repeats them."""
         started = time.perf_counter()
         self.task.model.schedule(self.state.step, self.steps_per_epoch)
@@ -270,7 +272,7 @@ class Trainer:
         A run that is interrupted here saves without the evaluation, and starts with it when it is continued.
         """
         try:
-            values = evaluate(self.module, self.eval_loaders["validation"], ranks=self.ranks, stop=stop)
+            values = evaluate(self.sharded, self.eval_loaders["validation"], ranks=self.ranks, stop=stop)
         except EvaluationInterrupted:
             self._leave()
             return False

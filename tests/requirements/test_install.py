@@ -239,7 +239,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_the_code_imports_is_listed_as_used_directly() -> None:
     direct = (LOCKS / "common.txt").read_text().split("# Needed by the above")[0].lower()
-    for name in ("torchrec", "numpy", "pyarrow", "polars", "tyro", "rich", "tensorboard", "jinja2"):
+    for name in ("torchrec", "numpy", "pyarrow", "polars", "tyro", "rich", "tensorboard", "jinja2", "faiss-cpu"):
         assert re.search(rf"^{name}==", direct, re.MULTILINE), name
 
 

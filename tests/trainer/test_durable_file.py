@@ -20,3 +20,8 @@ def test_the_content_is_on_the_disk_before_it_takes_its_name_and_the_name_after(
     write_durably(path, "new")
     assert flushed == [("a.tmp", "old"), (tmp_path.name, "new")]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a", b"\x00\r\n\xff")
+    assert (tmp_path / "a").read_bytes() == b"\x00\r\n\xff"

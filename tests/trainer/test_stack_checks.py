@@ -33,6 +33,7 @@ CPU = {
     "jinja2": "3.1.6",
     "torchmetrics": "1.0.3",
     "tensordict": "0.15.3",
+    "faiss-cpu": "1.15.1",
 }
 CUDA = {name: version for name, version in CPU.items() if name != "fbgemm-gpu-cpu"} | {"torch": "2.13.0", "fbgemm-gpu": "1.8.0"}
 OLDEST = CUDA | {"torch": "2.11.0+cu130", "torchrec": "1.6.1", "fbgemm-gpu": "1.6.0", "triton": "3.6.0"}

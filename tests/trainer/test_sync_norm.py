@@ -7,7 +7,9 @@ from norm_inputs import NORM_SPLITS, norm_inputs, run_norm
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models.layers.drift_scale import DriftScale
 from models.layers.norm import BatchNorm, Dice
+from trainer.sync_drift_scale import SyncDriftScale
 from trainer.sync_norm import SyncBatchNorm, convert
 
 
@@ -98,7 +100,24 @@ def test_a_norm_with_a_forward_of_its_own_is_refused(one_rank: dist.ProcessGroup
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return input
 
+    class OddScale(DriftScale):
+        pass
+
     with pytest.raises(TypeError, match="Odd"):
         convert(nn.Sequential(Odd(3)), one_rank)
-    with pytest.raises(TypeError, match="parent"):
-        convert(nn.BatchNorm1d(3), one_rank)
+    with pytest.raises(TypeError, match="OddScale"):
+        convert(nn.Sequential(OddScale()), one_rank)
+    for alone in (nn.BatchNorm1d(3), DriftScale()):
+        with pytest.raises(TypeError, match=f"parent.*{type(alone).__name__}"):
+            convert(alone, one_rank)
+
+
+def test_convert_replaces_every_drift_scale_in_place_and_keeps_its_buffers(one_rank: dist.ProcessGroup) -> None:
+    task = nn.ModuleDict({"diffusion": nn.Sequential(nn.Linear(3, 3), DriftScale(momentum=0.5))}).eval()
+    before = {name: value.data_ptr() for name, value in task.state_dict().items()}
+    convert(task, one_rank)
+    scale = task["diffusion"][1]
+    assert (type(scale), scale.momentum, scale.training) == (SyncDriftScale, 0.5, False)
+    assert {name: value.data_ptr() for name, value in task.state_dict().items()} == before
+    convert(task, one_rank)
+    assert task["diffusion"][1] is scale

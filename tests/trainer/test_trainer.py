@@ -16,7 +16,7 @@ from trainer import checkpoint
 from trainer.cli import parse_run_config
 from trainer.config import RunConfig
 from trainer.errors import CheckpointError, UserError
-from trainer.evaluation import evaluate_run
+from trainer.evaluation import evaluate_run, load_run
 from trainer.process_group import Ranks, distributed
 from trainer.results import read_results
 from trainer.run_log import read_rows
@@ -140,9 +140,9 @@ def test_a_run_that_was_moved_is_evaluated_where_it_is_and_nothing_is_written(co
     expected = read_results(trainer.run_dir)["metrics"]
     moved = trainer.run_dir.rename(tmp_path / "moved")
     before = sorted(moved.rglob("*"))
-    step, metrics = evaluate_run(config, run=moved, data=config.data, splits=("validation", "test"), ranks=ranks)
-    assert step == trainer.state.best_step
-    assert metrics == expected
+    loaded = load_run(config, run=moved, data=config.data, ranks=ranks)
+    assert loaded.step == trainer.state.best_step
+    assert evaluate_run(loaded, config, data=config.data, splits=("validation", "test"), ranks=ranks) == expected
     assert sorted(moved.rglob("*")) == before
 
 
@@ -179,6 +179,9 @@ def test_results_hold_every_evaluated_split_and_the_best_checkpoint_is_the_one_t
     assert results["best_step"] == max(validations, key=validations.get)
     assert results["metrics"]["validation"]["auc"] == validations[results["best_step"]]
     assert set(results["metrics"]) == {"validation", "test"}
+    assert "one given item per row" in results["protocol"]
+    assert "rows: validation 1,000, test 1,000" in results["protocol"]
+    assert results["diagnostics"] == {}
     assert (trainer.run_dir / "report.html").exists()
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from trainer.config import RunConfig
-from trainer.recipes.demo import fit_demo, two_tower_demo
+from trainer.recipes import ml1m_matching
+from trainer.recipes.demo import fit_demo, mixed_attention_demo, t2diff_demo, two_tower_demo
 from trainer.recipes.ml1m import (
     fit_ml1m,
     fit_ml1m_adam,
@@ -18,6 +19,8 @@ from trainer.recipes.ml1m import (
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "fit_demo": fit_demo,
     "two_tower_demo": two_tower_demo,
+    "t2diff_demo": t2diff_demo,
+    "mixed_attention_demo": mixed_attention_demo,
     "fit_ml1m": fit_ml1m,
     "two_tower_ml1m": two_tower_ml1m,
     "fit_ml1m_adam": fit_ml1m_adam,
@@ -26,4 +29,14 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "two_tower_ml1m_paper": two_tower_ml1m_paper,
     "fit_ml1m_rating": fit_ml1m_rating,
     "two_tower_ml1m_rating": two_tower_ml1m_rating,
+    "t2diff_ml1m": ml1m_matching.t2diff_ml1m,
+    "t2diff_onestep_ml1m": ml1m_matching.t2diff_onestep_ml1m,
+    "t2diff_sampled_ml1m": ml1m_matching.t2diff_sampled_ml1m,
+    "t2diff_high_noise_ml1m": ml1m_matching.t2diff_high_noise_ml1m,
+    "t2diff_no_drift_ml1m": ml1m_matching.t2diff_no_drift_ml1m,
+    "mixed_attention_ml1m": ml1m_matching.mixed_attention_ml1m,
+    "t2diff_ml1m_windows": ml1m_matching.t2diff_ml1m_windows,
+    "mixed_attention_ml1m_windows": ml1m_matching.mixed_attention_ml1m_windows,
+    "t2diff_ml1m_authors": ml1m_matching.t2diff_ml1m_authors,
+    "mixed_attention_ml1m_authors": ml1m_matching.mixed_attention_ml1m_authors,
 }

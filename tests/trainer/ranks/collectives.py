@@ -16,6 +16,7 @@ from trainer import checkpoint, checkpoint_folder, checkpoint_manifest
 from trainer.checkpoint import CheckpointConfig, latest_valid, load, save, state_sha256
 from trainer.errors import CheckpointError, UserError
 from trainer.metrics import BinaryMetrics
+from trainer.ranking_metrics import RankingMetrics
 from trainer.run_lock import RunLock
 from trainer.sharding import ShardingConfig
 from trainer.sync_norm import SyncBatchNorm
@@ -157,8 +158,22 @@ def metrics(group: dist.ProcessGroup) -> list[dict]:
     return results
 
 
+def ranking_metrics(group: dist.ProcessGroup) -> list[dict]:
+    """The same rows in two unequal splits, one of them with an empty rank."""
+    random = torch.Generator().manual_seed(5)
+    rank_B, loss_B = torch.randint(1, 60, (777,), generator=random), torch.rand(777, generator=random)
+    results = []
+    for cut in (100, 777):
+        part = RankingMetrics()
+        rows = slice(cut, None) if group.rank() == 0 else slice(0, cut)
+        part.update(rank_B[rows], loss_B[rows])
+        results.append(part.compute(group))
+    return results
+
+
 with ranks() as group:
     answers = {"checkpoints": checkpoints(group), "metrics": metrics(group), "locks": locks()}
+    answers["ranking_metrics"] = ranking_metrics(group)
     tensors = norms(group)
     if group.rank() == 0:
         (FOLDER / "results.json").write_text(json.dumps(answers))

@@ -1,0 +1,100 @@
+"""What a run measures, by the kind of its task: one recorder for a stretch of training steps, one for an evaluation."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from dataloaders.schema import Schema
+from models.tasks import MatchingTask, PreRankingTask
+from models.types import MatchOut, TrainOut
+from trainer.metrics import BinaryMetrics
+from trainer.ranking_metrics import ERROR_CUTOFF, RankingMetrics
+
+Task = PreRankingTask | MatchingTask
+Out = TrainOut | MatchOut
+
+
+class Recorder(Protocol):
+    """Collects a task's outputs; `compute` is a collective call and gives every rank the same values."""
+
+    def add(self, out: Any) -> None:
+        """One step's output, of the type that the task returns; waits for no GPU."""
+
+    def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """Values over all rows of all ranks, among them `num_rows`; of training steps, `loss`."""
+
+
+def training_recorder(task: Task) -> Recorder:
+    """For the steps between two progress lines."""
+    return LossRecorder() if isinstance(task, MatchingTask) else BinaryRecorder()
+
+
+def evaluation_recorder(task: Task) -> Recorder:
+    """For one pass over a split."""
+    return RankRecorder() if isinstance(task, MatchingTask) else BinaryRecorder()
+
+
+def protocol(task: Task, *, schema: Schema, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """How the numbers of an evaluation (name of the rows -> metric -> value) came about, in one sentence."""
+    rows = ", ".join(f"{name} {values['num_rows']:,.0f}" for name, values in metrics.items())
+    if isinstance(task, MatchingTask):
+        seen = "do not compete" if task.config.mask_history else "compete"
+        return (
+            f"{schema.name}: each row's target ranked among all {task.num_items:,} items by exact scores, ties against the model; "
+            f"items of the row's own history {seen}; rows: {rows}; recall@{ERROR_CUTOFF}_se is the binomial standard error"
+        )
+    return f"{schema.name}: one given item per row, scored against its label; rows: {rows}; auc_se is Hanley and McNeil's"
+
+
+class BinaryRecorder:
+    """BinaryMetrics of a pre-ranking task; the loss is the logloss."""
+
+    def __init__(self) -> None:
+        self._metrics = BinaryMetrics()
+
+    def add(self, out: TrainOut) -> None:
+        """One step's output."""
+        self._metrics.update(out.logit_B, out.label_B)
+
+    def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """BinaryMetrics.compute, and the logloss as `loss`."""
+        values = self._metrics.compute(process_group)
+        return values | {"loss": values["logloss"]}
+
+
+class RankRecorder:
+    """RankingMetrics of a matching task."""
+
+    def __init__(self) -> None:
+        self._metrics = RankingMetrics()
+
+    def add(self, out: MatchOut) -> None:
+        """One step's output."""
+        self._metrics.update(out.rank_B, out.softmax_loss_B)
+
+    def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """RankingMetrics.compute."""
+        return self._metrics.compute(process_group)
+
+
+class LossRecorder:
+    """Mean losses of a matching task's training rows, which are not ranked."""
+
+    def __init__(self) -> None:
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, out: MatchOut) -> None:
+        """One step's output."""
+        sums = torch.stack([out.softmax_loss_B.double().sum(), out.auxiliary_B.double().sum()])
+        # filled on the device: a value of the host would make the host wait for the GPU
+        self._sums.append(torch.cat([sums, sums.new_full((1,), float(out.rank_B.shape[0]))]))
+
+    def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """Loss (softmax), auxiliary (the model's further losses with their weights) and num_rows; over 0 rows both are NaN."""
+        totals = torch.stack(self._sums).sum(0).cpu() if self._sums else torch.zeros(3, dtype=torch.float64)
+        if process_group is not None and process_group.size() > 1:
+            dist.all_reduce(totals, group=process_group)
+        loss, auxiliary = (totals[:2] / totals[2]).tolist()
+        return {"loss": loss, "auxiliary": auxiliary, "num_rows": totals[2].item()}
