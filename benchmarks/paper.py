@@ -8,8 +8,6 @@ results file, but not in the table. The popularity row needs no training: it is 
 """
 
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,9 +17,9 @@ import tyro
 from benchmarks import popularity
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.trained_runs import finished_run, origin, run_columns, spread
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.metrics import rela_impr
-from trainer.results import read_results
 
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
@@ -109,13 +107,7 @@ def _count_popularity(path: Path, *, data: Path) -> None:
 
 def train(cell: Cell, *, seed: int) -> dict[str, str]:
     """Train (or continue, or just read) one run; its row for the CSV file."""
-    overrides = ["--seed", str(seed)]
-    run_dir = parse_run_config(["--recipe", cell.recipe, *overrides]).run_dir
-    if not (run_dir / "results.json").exists():
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={cell.num_ranks}", "-m"]
-        command = [sys.executable, "-m", *launcher, "trainer.train", "--recipe", cell.recipe, *overrides]
-        subprocess.run(command, check=True, cwd=ROOT)
-    return _row(read_results(run_dir))
+    return _row(finished_run(cell.recipe, overrides=["--seed", str(seed)], num_ranks=cell.num_ranks))
 
 
 def _row(results: dict) -> dict[str, str]:
@@ -130,12 +122,7 @@ def _row(results: dict) -> dict[str, str]:
         "test_rows": f"{test['num_rows']:.0f}",
         "test_popularity_auc": f"{popularity['auc']:.6f}" if popularity else "",
         "validation_auc": f"{results['metrics']['validation']['auc']:.6f}",
-        "num_parameters": str(results["num_parameters"]),
-        "best_epoch": f"{results['best_step'] / results['steps_per_epoch']:.2f}",
-        "epochs": f"{results['steps'] / results['steps_per_epoch']:.2f}",
-        "train_seconds_per_epoch": f"{results['train_seconds_per_epoch']:.1f}",
-        "config": results["config_fingerprint"][:12],
-        **results["provenance"],
+        **run_columns(results),
     }
 
 
@@ -168,46 +155,25 @@ def render(cells: tuple[Cell, ...], rows: list[dict[str, str]], *, num_left_out:
             paper = [f"{value:.4f}" if value is not None else "–" for value in (cell.paper_auc, cell.paper_logloss)]
             shown = [
                 cell.label,
-                _spread(runs, "test_auc", 4),
-                _spread(runs, "test_logloss", 4),
+                spread(runs, "test_auc", 4),
+                spread(runs, "test_logloss", 4),
                 improvement,
                 *paper,
-                _spread(runs, "test_popularity_auc", 4),
+                spread(runs, "test_popularity_auc", 4),
                 f"{int(runs[0]['num_parameters']):,}",
-                _spread(runs, "best_epoch", 1),
-                _spread(runs, "train_seconds_per_epoch", 0),
+                spread(runs, "best_epoch", 1),
+                spread(runs, "train_seconds_per_epoch", 0),
                 "–" if cell.recipe == popularity.RECIPE else str(len(runs)),
             ]
             lines.append(f"| {' | '.join(shown)} |")
     if rows:
-        lines += ["", _origin(rows)]
+        lines += ["", origin(rows)]
     if num_left_out:
         lines += [
             "",
             f"{num_left_out} older row(s) of the results file, of other configurations or ranks, are left out.",
         ]
     return "\n".join(lines)
-
-
-def _origin(rows: list[dict[str, str]]) -> str:
-    """Every data set, machine and commit that occurs in `rows`."""
-
-    def distinct(pattern: str) -> list[str]:
-        return list(dict.fromkeys(pattern.format_map(row) for row in rows))
-
-    data = distinct("{dataset}, {test_rows} test rows")
-    machines = distinct("{cpu}, {cores} cores, GPU {gpu}, torch {torch}, torchrec {torchrec}")
-    commits = sorted(distinct("{commit}"))
-    machine = f"Machine{'s' if len(machines) > 1 else ''}: {'; '.join(machines)}"
-    return f"Data: {'; '.join(data)}. {machine}. Commits: {', '.join(commits)}."
-
-
-def _spread(runs: list[dict[str, str]], column: str, digits: int) -> str:
-    values = [float(row[column]) for row in runs if row.get(column)]
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ class PlainEmbeddings(nn.Module):
             profile=config.dim * sides.count("user"),
             attributes=config.dim * sides.count("item"),
             position=config.dim * len(self._pairs),
+            history_len=max(history.max_len for history, _ in self._pairs),
         )
 
     def forward(self, pooled: KeyedJaggedTensor, sequence: KeyedJaggedTensor) -> tuple[UserInputs, ItemInputs]:
@@ -89,7 +90,8 @@ class PlainEmbeddings(nn.Module):
         history = [self.tables[h.table](sequence[h.name].values()) for h, _ in self._pairs]
         item = [self.tables[i.table](sequence[i.name].values()) for _, i in self._pairs]
         lengths_B = sequence[self._pairs[0][0].name].lengths().long()
-        users = UserInputs(torch.cat(vectors["user"], dim=1), torch.cat(history, dim=1), lengths_B)
+        context_JF = lengths_B.new_empty(history[0].shape[0], 0)
+        users = UserInputs(torch.cat(vectors["user"], dim=1), torch.cat(history, dim=1), lengths_B, context_JF)
         return users, ItemInputs(torch.cat(vectors["item"], dim=1), torch.cat(item, dim=1))
 
 

@@ -1,0 +1,146 @@
+"""Quality against reverse steps: trained T2Diff runs, evaluated with S = 1, 2, 5, 10, 50 steps: `python -m benchmarks.sampling`.
+
+No training: each seed's best checkpoint is evaluated with another sampler than it was trained with, the deterministic one for S < T
+and the paper's ancestral one for S = T. Time per sample is that of the whole user tower in evaluation, embedding lookup included.
+"""
+
+import dataclasses
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from matplotlib import pyplot
+
+from benchmarks.readme import RESULTS, ROOT, replace_section
+from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.trained_runs import finished_run, machine, spread
+from dataloaders.loader import Dataloader
+from models.tasks import MatchingTask
+from trainer.build import evaluation_loader
+from trainer.cli import one_screen_errors, parse_run_config
+from trainer.config import RunConfig
+from trainer.console import console
+from trainer.evaluation import evaluate, load_run
+from trainer.process_group import Ranks, distributed
+from trainer.provenance import provenance
+
+METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10")
+KEY = ("recipe", "seed", "sampler", "num_steps", "config")
+NAME = "t2diff_sampling"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What to evaluate."""
+
+    recipe: str = "t2diff_ml1m"
+    """A T2Diff recipe; seeds that are not trained yet are."""
+    seeds: int = 2
+    """Seeds 0 .. seeds - 1."""
+    steps: tuple[int, ...] = (1, 2, 5, 10, 50)
+    """S; the schedule's T is the paper's process."""
+    out: Path = RESULTS / f"{NAME}.csv"
+    """Where to record the rows."""
+
+
+def main() -> None:
+    """Command line."""
+    arguments = tyro.cli(Arguments)
+    with one_screen_errors():
+        for seed in range(arguments.seeds):
+            overrides = ["--seed", str(seed)]
+            finished_run(arguments.recipe, overrides=overrides)
+            config = parse_run_config(["--recipe", arguments.recipe, *overrides])
+            with distributed(config.loop.device) as ranks:
+                for steps in arguments.steps:
+                    row = evaluate_with(config, num_steps=steps, ranks=ranks)
+                    replace_rows(arguments.out, [row], key=KEY)
+                    console.print(
+                        f"seed {seed}, S = {steps}: test recall@20 {row['test_recall@20']}, {row['ms_per_sample']} ms/sample"
+                    )
+        rows = read_rows(arguments.out)
+        draw(rows, arguments.out.with_suffix(".png"))
+        if arguments.out == RESULTS / f"{NAME}.csv":
+            replace_section(ROOT / "README.md", NAME, render(rows))
+
+
+def evaluate_with(config: RunConfig, *, num_steps: int, ranks: Ranks) -> dict[str, str]:
+    """Metrics and time of one run with S = num_steps."""
+    sampler = "ancestral" if num_steps == config.model.diffusion.schedule.num_steps else "ddim"
+    # training's condition plays no part in evaluation, and not every one goes with every sampler
+    diffusion = dataclasses.replace(config.model.diffusion, sampler=sampler, num_sample_steps=num_steps, tower_condition="onestep")
+    changed = dataclasses.replace(config, model=dataclasses.replace(config.model, diffusion=diffusion))
+    run = ROOT / config.run_dir
+    loaded = load_run(changed, run=run, data=config.data, ranks=ranks)
+    loaders = {
+        split: evaluation_loader(config, folder=config.data / split, schema=loaded.schema, ranks=ranks)
+        for split in ("validation", "test")
+    }
+    found = {split: evaluate(loaded.sharded, loader, ranks=ranks) for split, loader in loaders.items()}
+    return {
+        "recipe": config.recipe,
+        "seed": str(config.seed),
+        "sampler": sampler,
+        "num_steps": str(num_steps),
+        "config": config.fingerprint[:12],
+        "dataset": loaded.schema.name,
+        "test_rows": f"{found['test']['num_rows']:.0f}",
+        **{f"{split}_{name}": f"{values[name]:.6f}" for split, values in found.items() for name in METRICS},
+        "ms_per_sample": f"{1000 * _seconds_per_row(loaded.sharded.task, loaders['test'], ranks):.4f}",
+        "batch_size": str(config.loader.batch_size),
+        "threads": str(torch.get_num_threads()),
+        **provenance(),
+    }
+
+
+@torch.no_grad()
+def _seconds_per_row(task: MatchingTask, loader: Dataloader, ranks: Ranks) -> float:
+    """Median over the split's full batches."""
+    loader.seek(epoch=0)
+    seconds = []
+    for batch in loader:
+        batch = batch.to(ranks.device)
+        started = time.perf_counter()
+        task.user_vectors(batch)
+        if ranks.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append((time.perf_counter() - started) / batch.num_rows)
+    return statistics.median(seconds)
+
+
+def render(rows: list[dict[str, str]]) -> str:
+    """Markdown: a row per S, mean ± sd over seeds, and recall@20 relative to the whole process."""
+    lines = ["| S | sampler | " + " | ".join(f"test {name}" for name in METRICS) + " | of S = T | ms/sample | seeds |"]
+    lines.append("|---" * (len(METRICS) + 5) + "|")
+    whole = [float(row["test_recall@20"]) for row in rows if row["sampler"] == "ancestral"]
+    for steps in sorted({int(row["num_steps"]) for row in rows}):
+        runs = [row for row in rows if row["num_steps"] == str(steps)]
+        recall = statistics.fmean(float(row["test_recall@20"]) for row in runs)
+        relative = f"{recall / statistics.fmean(whole):.1%}" if whole else "–"
+        shown = " | ".join(spread(runs, f"test_{name}", 4) for name in METRICS)
+        time_shown = f"{statistics.median(float(row['ms_per_sample']) for row in runs):.3f}"
+        lines.append(f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len(runs)} |")
+    return "\n".join([*lines, "", f"Data: {rows[0]['dataset']}, {rows[0]['test_rows']} test rows. {machine(rows)}"])
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """Recall@20 against milliseconds per sample, a point per S."""
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for seed in sorted({row["seed"] for row in rows}):
+        runs = sorted((row for row in rows if row["seed"] == seed), key=lambda row: int(row["num_steps"]))
+        times, recalls = zip(*((float(row["ms_per_sample"]), float(row["test_recall@20"])) for row in runs), strict=True)
+        axes.plot(times, recalls, "o-", markersize=4, label=f"seed {seed}")
+        for row, x, y in zip(runs, times, recalls, strict=True):
+            axes.annotate(f"S={row['num_steps']}", (x, y), textcoords="offset points", xytext=(3, 4), fontsize="x-small")
+    axes.set(xscale="log", xlabel="milliseconds per sample", ylabel="test recall@20")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize="x-small")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Runs behind the accuracy tables: train what is missing, continue what was interrupted, sum up over seeds."""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.readme import ROOT
+from trainer.cli import parse_run_config
+from trainer.results import has_results, read_results
+
+
+def finished_run(recipe: str, *, overrides: Sequence[str] = (), num_ranks: int = 1) -> dict[str, Any]:
+    """results.json of a recipe with `--field value` overrides; trains it to the end unless it has been.
+
+    Raises:
+        subprocess.CalledProcessError: training failed.
+    """
+    arguments = ["--recipe", recipe, *overrides]
+    run_dir = ROOT / parse_run_config(arguments).run_dir
+    if not has_results(run_dir):
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}", "-m"]
+        subprocess.run([sys.executable, "-m", *launcher, "trainer.train", *arguments], check=True, cwd=ROOT)
+    return read_results(run_dir)
+
+
+def run_columns(results: dict[str, Any]) -> dict[str, str]:
+    """What every results file says about a run beside its metrics."""
+    per_epoch = results["steps_per_epoch"]
+    return {
+        "num_parameters": str(results["num_parameters"]),
+        "best_epoch": f"{results['best_step'] / per_epoch:.2f}",
+        "epochs": f"{results['steps'] / per_epoch:.2f}",
+        "train_seconds_per_epoch": f"{results['train_seconds_per_epoch']:.1f}",
+        "config": results["config_fingerprint"][:12],
+        **results["provenance"],
+    }
+
+
+def spread(runs: Sequence[dict[str, str]], column: str, digits: int) -> str:
+    """Mean ± standard deviation of a column over runs that have it; – without any."""
+    values = [float(row[column]) for row in runs if row.get(column)]
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def origin(rows: Sequence[dict[str, str]]) -> str:
+    """Every data set, machine and commit that occurs in `rows`."""
+    return f"Data: {'; '.join(_distinct(rows, '{dataset}, {test_rows} test rows'))}. {machine(rows)}"
+
+
+def machine(rows: Sequence[dict[str, str]]) -> str:
+    """Every machine and commit that occurs in `rows`."""
+    machines = _distinct(rows, "{cpu}, {cores} cores, GPU {gpu}, torch {torch}, torchrec {torchrec}")
+    commits = ", ".join(sorted(_distinct(rows, "{commit}")))
+    return f"Machine{'s' if len(machines) > 1 else ''}: {'; '.join(machines)}. Commits: {commits}."
+
+
+def _distinct(rows: Sequence[dict[str, str]], pattern: str) -> list[str]:
+    return list(dict.fromkeys(pattern.format_map(row) for row in rows))
