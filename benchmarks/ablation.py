@@ -39,12 +39,13 @@ class Cell(NamedTuple):
 
 T2DIFF, NO_DRIFT = (0.07738, 0.27727, 0.06076, 0.08730), (0.07233, 0.25198, 0.05683, 0.07996)
 MIXED_ATTENTION = (0.06308, 0.26017, 0.04826, 0.07452)
+CONDITION = "--model.diffusion.tower-condition"
 SCHEDULE, STEPS = "--model.diffusion.schedule.kind", "--model.diffusion.schedule.num-steps"
 CELLS: dict[Group, tuple[Cell, ...]] = {
     "conditions": (
-        Cell("T2Diff, tower learns from onestep x̂ (Alg. 1)", "t2diff_onestep_ml1m"),
-        Cell("T2Diff, tower learns from sampled x̂", "t2diff_sampled_ml1m"),
-        Cell("T2Diff, tower learns from high-noise x̂", "t2diff_high_noise_ml1m"),
+        Cell("T2Diff, tower learns from sampled x̂", "t2diff_ml1m"),
+        Cell("T2Diff, tower learns from onestep x̂ (Alg. 1)", "t2diff_ml1m", (CONDITION, "onestep")),
+        Cell("T2Diff, tower learns from high-noise x̂", "t2diff_ml1m", (CONDITION, "high_noise")),
         Cell("T2Diff without drift (W/O DP)", "t2diff_no_drift_ml1m"),
         Cell("Mixed-attention", "mixed_attention_ml1m"),
     ),

@@ -147,21 +147,38 @@ class DiffusionModule(nn.Module):
         return vectors_BLD / self.scale
 
     def _reverse(self, condition_BLD: torch.Tensor, valid_BL: torch.Tensor, noise_BSLD: torch.Tensor) -> list[torch.Tensor]:
-        """ẑ0 of the newest position, [B, D], after each reverse step; the last one is the sample."""
+        """ẑ0 of the newest position, [B, D], after each reverse step; the last one is the sample.
+
+        The last step needs no position beyond the newest one's receptive field, the step before it none beyond theirs, and so on:
+        each step computes what later ones will look at.
+        """
         if noise_BSLD.shape[1] != self.num_noise or noise_BSLD.shape[2:] != condition_BLD.shape[1:]:
             raise ValueError(
                 f"noise of shape {noise_BSLD.shape} for {self.num_noise} noise tensors and histories of shape "
                 f"{condition_BLD.shape}; expected [rows, num_noise, positions, width]"
             )
         steps = self.schedule.sampled_steps(self.num_sample_steps)
+        lengths = self._lengths_needed(len(steps), condition_BLD.shape[1])
         z_BLD = noise_BSLD[:, 0]
         newest: list[torch.Tensor] = []
         for index, t in enumerate(steps):
-            denoised_BLD = self.unet(z_BLD, condition_BLD, valid_BL, _step_of_all(t, valid_BL))  # eq. 16
+            oldest = condition_BLD.shape[1] - lengths[index]
+            z_BLD = z_BLD[:, z_BLD.shape[1] - lengths[index] :]
+            denoised_BLD = self.unet(z_BLD, condition_BLD[:, oldest:], valid_BL[:, oldest:], _step_of_all(t, valid_BL))  # eq. 16
             newest.append(_newest(denoised_BLD))
             if index + 1 < len(steps):  # from the last step, z_0 is ẑ0 itself
-                z_BLD = self._fuse(z_BLD, denoised_BLD, steps, index, noise_BSLD)
+                z_BLD = self._fuse(z_BLD, denoised_BLD, steps, index, noise_BSLD[:, :, oldest:])
         return newest
+
+    def _lengths_needed(self, num_steps: int, num_positions: int) -> list[int]:
+        """Newest positions that each of the steps, in order, has to look at."""
+        lengths: list[int] = []
+        needed = 1
+        for _ in range(num_steps):
+            needed = min(self.unet.receptive_len(needed), num_positions)
+            lengths.append(needed)
+        lengths.reverse()
+        return lengths
 
     def _fuse(
         self, z_BLD: torch.Tensor, denoised_BLD: torch.Tensor, steps: list[int], index: int, noise_BSLD: torch.Tensor
@@ -180,7 +197,9 @@ class DiffusionModule(nn.Module):
         """ẑ0 of the newest position, [B, D], without the target: the reverse process, or one U-Net call at t = T."""
         if self.tower_condition == "sampled":
             return self._reverse(condition_BLD, valid_BL, noise_BLD.unsqueeze(1))[-1]
-        return _newest(self.unet(noise_BLD, condition_BLD, valid_BL, _step_of_all(self.schedule.num_steps, valid_BL)))
+        oldest = valid_BL.shape[1] - self._lengths_needed(1, valid_BL.shape[1])[0]
+        t_B = _step_of_all(self.schedule.num_steps, valid_BL)
+        return _newest(self.unet(noise_BLD[:, oldest:], condition_BLD[:, oldest:], valid_BL[:, oldest:], t_B))
 
     def _next_behaviour(self, newest_BD: torch.Tensor, history_BLD: torch.Tensor, valid_BL: torch.Tensor) -> torch.Tensor:
         """x̂_{n+1} [B, D] from ẑ0 of the newest position; 0 for a row without history."""

@@ -166,6 +166,7 @@ class UNet1d(nn.Module):
         widths = [dim * width for width in (AUTHORS_WIDTHS if authors else config.widths)]
         pairs = list(itertools.pairwise(widths))
         self.block_len: int = 2 ** len(pairs)
+        self.pools: bool = authors
         self.first = ConvBlock(2 * dim, output_dim=widths[0], mirrored=authors, device=device)
         self.down = nn.ModuleList([Down(wide, output_dim=wider, pool=authors, device=device) for wide, wider in pairs])
         self.up = nn.ModuleList([Up(wider, skip_dim=wide, project=authors, device=device) for wide, wider in reversed(pairs)])
@@ -201,3 +202,20 @@ class UNet1d(nn.Module):
             half_mask_BL1, skip_BLC = masks.pop(), hidden.pop()
             result_BLC = up(result_BLC, half_mask_BL1, skip_BLC, masks[-1])
         return self.last(result_BLC, masks[0])[:, missing:].to(z_BLD.dtype)  # autocast would leave bfloat16
+
+    @torch.jit.export
+    def receptive_len(self, num_newest: int) -> int:
+        """Newest input positions that the `num_newest` newest output positions depend on; 12 for one of `compact`.
+
+        Older ones change nothing there, so that a caller who wants the newest alone can leave them out.
+        """
+        reach = num_newest  # how far back (the newest position is 0) the last convolution looks
+        skipped: list[int] = []
+        for _ in range(len(self.down)):
+            skipped.append(reach + 1)  # the convolution after the skip connection
+            reach = skipped[-1] // 2  # up-sampled: two positions share one
+        for level in range(len(self.down)):
+            # stride 2: a pair and the position before; pooling: the pairs of a convolution at half the length
+            reach = 2 * reach + (3 if self.pools else 2)
+            reach = max(reach, skipped[len(self.down) - 1 - level])
+        return reach + 2  # the first convolution, and position 0 counts

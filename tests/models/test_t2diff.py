@@ -18,12 +18,18 @@ class KnowsTheAnswer(nn.Module):
         super().__init__()
         self.z0_BLD = z0_BLD
 
+    def receptive_len(self, _num_newest):
+        return 1_000
+
     def forward(self, *_):
         return self.z0_BLD
 
 
 class ReturnsItsInput(nn.Module):
     """In the place of a U-Net that takes z_r for z_0."""
+
+    def receptive_len(self, _num_newest):
+        return 1_000
 
     def forward(self, z_BLD, *_):
         return z_BLD

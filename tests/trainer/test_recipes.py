@@ -13,12 +13,8 @@ from trainer.tables import Kind
 
 PREFIXES = {"FIT": ("fit_",), "TwoTower": ("two_tower_",), "T2Diff": ("t2diff_", "mixed_attention_")}
 """Model class -> how its recipes' names begin; Mixed-attention is T2Diff without diffusion."""
-SAMPLED, HIGH_NOISE = ({"model.diffusion.tower_condition": name} for name in ("sampled", "high_noise"))
 NO_DIFFUSION = {"model.use_diffusion": False}
 DIFFERENCES: dict[str, tuple[str, dict[str, object]]] = {
-    "t2diff_onestep_ml1m": ("t2diff_ml1m", {"model.diffusion.tower_condition": "onestep"}),
-    "t2diff_sampled_ml1m": ("t2diff_ml1m", SAMPLED),
-    "t2diff_high_noise_ml1m": ("t2diff_ml1m", HIGH_NOISE),
     "t2diff_no_drift_ml1m": ("t2diff_ml1m", {"model.diffusion.use_drift": False}),
     "mixed_attention_ml1m": ("t2diff_ml1m", NO_DIFFUSION),
     "mixed_attention_ml1m_windows": ("t2diff_ml1m_windows", NO_DIFFUSION),
@@ -85,11 +81,6 @@ def test_every_matching_recipe_is_compared_with_one_that_stands_for_its_table():
     matching = {name for name, recipe in RECIPES.items() if isinstance(recipe().model, T2DiffConfig)}
     assert {*DIFFERENCES, *(other for other, _ in DIFFERENCES.values())} == matching
     assert all(name.startswith("mixed_attention_") == (not RECIPES[name]().model.use_diffusion) for name in matching)
-
-
-def test_one_of_the_ways_to_train_the_tower_is_the_tuned_recipe():
-    tuned = flat(RECIPES["t2diff_ml1m"]())
-    assert tuned in [flat(RECIPES[f"t2diff_{way}_ml1m"]()) for way in ("onestep", "sampled", "high_noise")]
 
 
 def test_the_protocols_of_t2diff_have_data_of_their_own_and_monitor_what_the_paper_reports():

@@ -12,7 +12,7 @@ from pathlib import Path
 from dataloaders.loader import LoaderConfig
 from models.embeddings import EmbeddingConfig
 from models.layers.diffusion import ScheduleConfig
-from models.layers.diffusion_config import DiffusionConfig, TowerCondition
+from models.layers.diffusion_config import DiffusionConfig
 from models.layers.mixed_attention import MixedAttentionConfig
 from models.layers.unet1d import UNetConfig
 from models.t2diff import T2DiffConfig
@@ -21,7 +21,9 @@ from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
 SEQUENCE_FEATURES = ("hist_item", "hist_time_lag", "item")
-TUNED = T2DiffConfig(attention=MixedAttentionConfig(dropout=0.2))
+TUNED = T2DiffConfig(
+    diffusion=DiffusionConfig(tower_condition="sampled", num_sample_steps=2), attention=MixedAttentionConfig(dropout=0.2)
+)
 
 
 def _leave_one_out(*, recipe: str, model: T2DiffConfig) -> RunConfig:
@@ -73,28 +75,13 @@ def _authors(*, recipe: str, model: T2DiffConfig) -> RunConfig:
     )
 
 
-def _condition(tower_condition: TowerCondition) -> T2DiffConfig:
-    return dataclasses.replace(TUNED, diffusion=dataclasses.replace(TUNED.diffusion, tower_condition=tower_condition))
-
-
 def t2diff_ml1m() -> RunConfig:
-    """T2Diff."""
+    """T2Diff whose tower learns from x̂ of a few reverse steps from noise, as it is served.
+
+    `--model.diffusion.tower-condition onestep` is Algorithm 1 to the letter (x̂ from z_r, which contains the target), `high_noise`
+    one step from pure noise.
+    """
     return _leave_one_out(recipe="t2diff_ml1m", model=TUNED)
-
-
-def t2diff_onestep_ml1m() -> RunConfig:
-    """T2Diff whose tower learns from x̂ of one step from z_r, which contains the target: Algorithm 1 to the letter."""
-    return _leave_one_out(recipe="t2diff_onestep_ml1m", model=_condition("onestep"))
-
-
-def t2diff_sampled_ml1m() -> RunConfig:
-    """T2Diff whose tower learns from x̂ of a few reverse steps from noise, as it is served."""
-    return _leave_one_out(recipe="t2diff_sampled_ml1m", model=_condition("sampled"))
-
-
-def t2diff_high_noise_ml1m() -> RunConfig:
-    """T2Diff whose tower learns from x̂ of one step from pure noise."""
-    return _leave_one_out(recipe="t2diff_high_noise_ml1m", model=_condition("high_noise"))
 
 
 def t2diff_no_drift_ml1m() -> RunConfig:

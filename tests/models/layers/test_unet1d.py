@@ -164,3 +164,17 @@ def test_widths_are_the_compact_variants_levels():
 def test_impossible_shapes_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         UNetConfig(**fields)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("widths", [(1, 2, 2), (1,), (1, 1, 1, 1)])
+@pytest.mark.parametrize("num_newest", [1, 4, 5, 13])
+def test_the_newest_outputs_depend_on_the_receptive_positions_and_on_no_older_one(variant, widths, num_newest):
+    torch.manual_seed(0)
+    unet = UNet1d(UNetConfig(variant=variant, widths=widths), dim=4).double()
+    z, condition, valid, t = inputs(rows=2, positions=96)
+    z = z.double().requires_grad_()
+    output = unet(z, condition.double(), torch.ones_like(valid), t)[:, -num_newest:]
+    (gradient,) = torch.autograd.grad(output.square().sum(), z)
+    looked_at = gradient.abs().sum([0, 2]).nonzero().flatten()
+    assert 96 - int(looked_at[0]) == unet.receptive_len(num_newest)
