@@ -3,6 +3,7 @@
 import difflib
 import json
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ USAGE = """usage: python -m trainer.train --recipe NAME [--field.subfield VALUE 
        python -m trainer.train --recipe NAME --help      every field of the recipe, with its value
 
 recipes: """
+
+ONE_AT_A_TIME = threading.Lock()
+"""tyro empties its caches at the end of each parse, while another thread may still need them."""
 
 
 def parse_run_config(arguments: Sequence[str]) -> RunConfig:
@@ -43,12 +47,13 @@ def parse_run_config(arguments: Sequence[str]) -> RunConfig:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"no recipe {recipe!r}{hint} (recipes: {', '.join(RECIPES)})")
     try:
-        return tyro.cli(
-            tyro.conf.AvoidSubcommands[tyro.conf.FlagConversionOff[RunConfig]],
-            prog=f"python -m trainer.train --recipe {recipe}",
-            default=RECIPES[recipe](),
-            args=saved + rest,
-        )
+        with ONE_AT_A_TIME:
+            return tyro.cli(
+                tyro.conf.AvoidSubcommands[tyro.conf.FlagConversionOff[RunConfig]],
+                prog=f"python -m trainer.train --recipe {recipe}",
+                default=RECIPES[recipe](),
+                args=saved + rest,
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from trainer import library_warnings
 from trainer.errors import UserError
+from trainer.host_allocator import keep_freed_memory
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -48,6 +49,7 @@ def distributed(device: str = "auto") -> Iterator[Ranks]:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("loop.device=cuda, but PyTorch sees no GPU; use --loop.device cpu, or run python -m trainer.doctor")
     library_warnings.silence()
+    keep_freed_memory()
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     launched = "RANK" in os.environ  # torchrun's contract with its children
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

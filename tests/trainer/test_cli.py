@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -43,6 +44,12 @@ def test_a_saved_config_resolves_to_the_same_run(tmp_path):
 def test_the_same_configuration_finds_its_run_folder_and_another_seed_does_not():
     first, again, other = (parse_run_config(["--recipe", "fit_demo", "--seed", seed]) for seed in ("1", "1", "2"))
     assert first.run_dir == again.run_dir != other.run_dir
+
+
+def test_threads_may_parse_at_the_same_time():
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        configs = pool.map(lambda seed: parse_run_config(["--recipe", "fit_demo", "--seed", str(seed)]), range(12))
+        assert [config.seed for config in configs] == list(range(12))
 
 
 def test_neither_recipe_nor_config_lists_the_recipes():

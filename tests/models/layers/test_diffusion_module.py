@@ -304,38 +304,3 @@ def test_shapes_that_do_not_belong_together_are_named():
         module.sample(history, valid[:, 1:], noise_of(module))
     with pytest.raises(ValueError, match="expected that of the histories"):
         module.learn(history, following, valid, r, noise[:, :1], tower_noise)
-
-
-class Everything(nn.Module):
-    """A U-Net that is shown every position in every step, and keeps how many it saw."""
-
-    def __init__(self, unet, seen):
-        super().__init__()
-        self.unet, self.seen = unet, seen
-
-    def receptive_len(self, _num_newest):
-        return 10_000
-
-    def forward(self, z_BLD, condition_BLD, valid_BL, t_B):
-        self.seen.append(z_BLD.shape[1])
-        return self.unet(z_BLD, condition_BLD, valid_BL, t_B)
-
-
-@pytest.mark.parametrize(
-    "fields", [{}, {"num_sample_steps": 1}, {"num_sample_steps": 2}, ANCESTRAL, {"tower_condition": "high_noise"}]
-)
-def test_positions_that_the_newest_one_never_looks_at_are_left_out_without_a_difference(fields):
-    positions = 50
-    generator = torch.Generator().manual_seed(2)
-    valid = torch.arange(positions) >= (positions - torch.tensor([50, 31, 7, 0])).unsqueeze(1)
-    history, following, noise, tower_noise = torch.randn(4, 4, positions, WIDTH, generator=generator)
-    module = build(**fields).eval()
-    samples = torch.randn(4, module.num_noise, positions, WIDTH, generator=generator)
-    r = torch.tensor([1, 5, 10, 2])
-    found = module.sample(history, valid, samples), module.learn(history, following, valid, r, noise, tower_noise).predicted_BD
-    seen = []
-    module.unet = Everything(module.unet, seen)
-    expected = module.sample(history, valid, samples), module.learn(history, following, valid, r, noise, tower_noise).predicted_BD
-    assert set(seen) == {positions}
-    for ours, whole in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, whole, atol=1e-5, rtol=1e-5)
