@@ -17,7 +17,7 @@ from trainer.errors import CheckpointError, UserError
 from trainer.process_group import Ranks
 from trainer.sharding import ShardedTask, ShardingConfig
 from trainer.stop_signal import StopSignal
-from trainer.task_metrics import evaluation_recorder
+from trainer.task_metrics import Recorder, evaluation_recorder
 
 POLL_EVERY_BATCHES = 10
 
@@ -27,8 +27,17 @@ class EvaluationInterrupted(Exception):  # noqa: N818  (a signal, not an error)
 
 
 @torch.no_grad()
-def evaluate(sharded: ShardedTask, loader: Dataloader, *, ranks: Ranks, stop: StopSignal | None = None) -> dict[str, float]:
-    """The task's metrics over every row of `loader` (one epoch); leaves the module in eval mode. A collective call.
+def evaluate(
+    sharded: ShardedTask, loader: Dataloader, *, ranks: Ranks, stop: StopSignal | None = None, recorder: Recorder | None = None
+) -> dict[str, float]:
+    """Metrics over every row of `loader` (one epoch); leaves the module in eval mode. A collective call.
+
+    Args:
+        sharded: the task.
+        loader: of the split.
+        ranks: who evaluates.
+        stop: looked at now and then.
+        recorder: what is measured of the task's outputs; default: the task's metrics.
 
     Raises:
         EvaluationInterrupted: on all ranks, where `stop` was asked to stop before the end.
@@ -36,7 +45,7 @@ def evaluate(sharded: ShardedTask, loader: Dataloader, *, ranks: Ranks, stop: St
     sharded.module.eval()
     if isinstance(sharded.task, MatchingTask):
         sharded.task.encode_catalogue()
-    recorder = evaluation_recorder(sharded.task)
+    recorder = recorder or evaluation_recorder(sharded.task)
     loader.seek(epoch=0)
     for index, batch in enumerate(loader):
         if stop is not None and index % POLL_EVERY_BATCHES == 0 and stop.poll().stop:

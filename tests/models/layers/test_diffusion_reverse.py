@@ -1,4 +1,4 @@
-"""The reverse process computes only what the newest position depends on."""
+"""The reverse process uses all of its noise, and computes only what the newest position depends on."""
 
 import pytest
 import torch
@@ -46,3 +46,16 @@ def test_positions_that_the_newest_one_never_looks_at_are_left_out_without_a_dif
     assert set(seen) == {positions}
     for ours, whole in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_every_noise_tensor_is_used_up():
+    torch.manual_seed(0)
+    module = DiffusionModule(DiffusionConfig(**ANCESTRAL), dim=WIDTH)
+    generator = torch.Generator().manual_seed(3)
+    history, noise = torch.randn(3, 6, WIDTH, generator=generator), torch.randn(3, 10, 6, WIDTH, generator=generator)
+    valid = torch.arange(6) >= (6 - torch.tensor([6, 3, 1])).unsqueeze(1)
+    sample = module.sample(history, valid, noise)
+    for index in range(10):
+        changed = noise.clone()
+        changed[:, index] += 1
+        assert not torch.allclose(module.sample(history, valid, changed), sample)
