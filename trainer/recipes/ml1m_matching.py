@@ -3,7 +3,9 @@
 The data: `python -m dataloaders.prepare.ml1m --raw DIR --out data/ml1m_next_item --task next_item --validation last_but_one`, and
 for the authors' protocol `--out data/ml1m_user_windows --task next_item --split user_windows`.
 
-The recipes of one table share data, loss, width and budget; they differ by what their names say.
+The recipes of one table share data, loss, width and budget; they differ by what their names say. Learning rate, dropout and number of
+epochs were chosen for Mixed-attention on validation rows, which favours that baseline: seed 0 reached recall@20 .323 with 4e-3 and no
+dropout in three epochs, .315 with a dropout of 0.1, and .258 with 1e-3 and a dropout of 0.2 in five.
 """
 
 import dataclasses
@@ -21,9 +23,7 @@ from trainer.optim import OptimizerConfig
 from trainer.sharding import ShardingConfig
 
 SEQUENCE_FEATURES = ("hist_item", "hist_time_lag", "item")
-TUNED = T2DiffConfig(
-    diffusion=DiffusionConfig(tower_condition="sampled", num_sample_steps=2), attention=MixedAttentionConfig(dropout=0.2)
-)
+TUNED = T2DiffConfig(diffusion=DiffusionConfig(tower_condition="sampled", num_sample_steps=2))
 
 
 def _leave_one_out(*, recipe: str, model: T2DiffConfig) -> RunConfig:
@@ -33,9 +33,9 @@ def _leave_one_out(*, recipe: str, model: T2DiffConfig) -> RunConfig:
         model=model,
         embeddings=EmbeddingConfig(dim=32, init_std=0.05, features=SEQUENCE_FEATURES),
         loader=LoaderConfig(batch_size=512),
-        optimizer=OptimizerConfig(sparse="adam", schedule="cosine"),
+        optimizer=OptimizerConfig(learning_rate=4e-3, sparse="adam", sparse_learning_rate=4e-3, schedule="cosine"),
         sharding=ShardingConfig(kind="replicated"),
-        loop=LoopConfig(max_epochs=5, evals_per_epoch=4, patience=8, monitor="recall@20"),
+        loop=LoopConfig(max_epochs=3, evals_per_epoch=4, patience=8, monitor="recall@20"),
     )
 
 
