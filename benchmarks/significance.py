@@ -1,9 +1,9 @@
 """Whether one model's lead over another is more than chance: `python -m benchmarks.significance --paper fit --seeds 2`.
 
-Both models of a pair are scored on the same test rows, which is far sharper than the two metrics' own errors: rows that are hard are
-hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), shares of rows whose target is among the
-first K by the paired standard error. Seeds share the test rows, so a mean over seeds keeps (about) one seed's error. Runs that are
-missing are trained.
+Both models of a pair are scored on the same test rows, which is far sharper than the two metrics' own errors: rows that are hard
+are hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), shares of rows whose target is among
+the first K by the paired standard error. Seeds share the test rows, so a mean over seeds keeps (about) one seed's error. Runs that
+are missing are trained.
 """
 
 import math
