@@ -38,12 +38,13 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_killing_a_rank_at_five_moments_changes_no_bit_of_the_final_state(start, runs, uninterrupted):
+def test_killing_a_rank_at_random_and_at_awkward_moments_changes_no_bit_of_the_final_state(start, runs, uninterrupted):
     choose = random.Random(20)
-    per_epoch = uninterrupted["steps_per_epoch"]
-    evaluation, epoch_end, end = per_epoch // 2, per_epoch, uninterrupted["steps"]
+    evaluation, epoch_end, end = uninterrupted["steps_per_epoch"] // 2, uninterrupted["steps_per_epoch"], uninterrupted["steps"]
     assert (evaluation, end) == (5, 2 * epoch_end), "the moments below are laid out for ten steps an epoch"
-    moments = [choose.randrange(1, evaluation), evaluation, "save", epoch_end, choose.randrange(epoch_end + 2, end - 2)]
+    others = [step for step in range(1, end - 2) if step not in (evaluation, epoch_end)]
+    steps = sorted([*choose.sample(others, 5), evaluation, epoch_end])
+    moments = [*steps[:3], "save", *steps[3:]]
     for moment in moments:
         started = start(runs)
         if moment == "save":
