@@ -39,14 +39,16 @@ class Cell(NamedTuple):
 
 T2DIFF, NO_DRIFT = (0.07738, 0.27727, 0.06076, 0.08730), (0.07233, 0.25198, 0.05683, 0.07996)
 MIXED_ATTENTION = (0.06308, 0.26017, 0.04826, 0.07452)
-CONDITION = "--model.diffusion.tower-condition"
+CONDITION, SAMPLER, SAMPLE_STEPS = (f"--model.diffusion.{name}" for name in ("tower-condition", "sampler", "num-sample-steps"))
 SCHEDULE, STEPS = "--model.diffusion.schedule.kind", "--model.diffusion.schedule.num-steps"
+LITERAL = (CONDITION, "onestep", SAMPLER, "ancestral", SAMPLE_STEPS, "50")
+"""Algorithms 1 and 2."""
 CELLS: dict[Group, tuple[Cell, ...]] = {
     "conditions": (
-        Cell("T2Diff, tower learns from sampled x̂", "t2diff_ml1m"),
-        Cell("T2Diff, tower learns from onestep x̂ (Alg. 1)", "t2diff_ml1m", (CONDITION, "onestep")),
-        Cell("T2Diff, tower learns from high-noise x̂", "t2diff_ml1m", (CONDITION, "high_noise")),
-        Cell("T2Diff without drift (W/O DP)", "t2diff_no_drift_ml1m"),
+        Cell("T2Diff, `sampled`: tower learns from 2 reverse steps, served with 2", "t2diff_ml1m", (CONDITION, "sampled")),
+        Cell("T2Diff, `onestep`: Algorithm 1, served with Algorithm 2 (T = 50)", "t2diff_ml1m", LITERAL),
+        Cell("T2Diff, `high_noise`: 1 step from noise, served with 1", "t2diff_ml1m", (CONDITION, "high_noise", SAMPLE_STEPS, "1")),
+        Cell("T2Diff without drift (W/O DP), `sampled`", "t2diff_no_drift_ml1m"),
         Cell("Mixed-attention", "mixed_attention_ml1m"),
     ),
     "windows": (
@@ -61,9 +63,9 @@ CELLS: dict[Group, tuple[Cell, ...]] = {
         Cell("logarithmic", "t2diff_ml1m", (SCHEDULE, "log"), (0.07256, 0.25151, 0.05767, 0.08137)),
     ),
     "steps": (
-        Cell("T = 10", "t2diff_ml1m", (STEPS, "10"), (0.0769, 0.2724, 0.0592, 0.0852)),
-        Cell("T = 50", "t2diff_ml1m", (), (0.0774, 0.2773, 0.0608, 0.0873)),
-        Cell("T = 200", "t2diff_ml1m", (STEPS, "200"), (0.0771, 0.2715, 0.0623, 0.0885)),
+        Cell("T = 10, `sampled` and served with 2 steps", "t2diff_ml1m", (STEPS, "10")),
+        Cell("T = 50, `sampled` and served with 2 steps", "t2diff_ml1m"),
+        Cell("T = 200, `sampled` and served with 2 steps", "t2diff_ml1m", (STEPS, "200")),
     ),
 }
 

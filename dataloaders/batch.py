@@ -76,7 +76,7 @@ class Catalogue:
     sequence: KeyedJaggedTensor
     """Schema.sequence_features of M rows; histories are empty."""
     log_q_M: torch.Tensor
-    """float32 [M]: log of each item's share of the training positives, smoothed by one count an item."""
+    """float32 [M]: log of each item's share of the training positives; -inf for an item that is never one."""
 
     @property
     def num_items(self) -> int:

@@ -252,13 +252,7 @@ def item_frequencies(folder: Path, schema: Schema, *, bad_rows: BadRowPolicy = "
     return frequency_I
 
 
-def log_q(frequency_I: np.ndarray, *, smoothing: float = 1.0) -> torch.Tensor:
-    """Log-probability of each item, float32 [num_items], for the logQ correction of in-batch and sampled softmax.
-
-    Q is proportional to frequency + smoothing: with 0 it is exactly the chance of meeting an item among in-batch positives, and
-    -inf for items without a positive.
-    """
-    if smoothing < 0:
-        raise ValueError(f"smoothing={smoothing}, expected at least 0")
-    weight_I = torch.from_numpy(frequency_I).double() + smoothing
-    return torch.log(weight_I / weight_I.sum()).float()
+def log_q(frequency_I: np.ndarray) -> torch.Tensor:
+    """Log of each item's share, float32 [num_items]: its chance of being an in-batch positive; -inf where it never is one."""
+    count_I = torch.from_numpy(frequency_I).double()
+    return torch.log(count_I / count_I.sum()).float()

@@ -102,7 +102,9 @@ class T2Diff(nn.Module):
         num_noise = self.diffusion.num_noise if self.diffusion is not None else 0
         self.serving_noise_size: int = num_noise * self.history_len * self.dim
         """X of user_vectors' noise."""
-        self.training_noise_size: int = 2 * self.history_len * self.dim if config.use_diffusion else 0
+        from_noise = config.diffusion.tower_condition != "onestep"
+        num_noise = 1 + int(from_noise) if config.use_diffusion else 0
+        self.training_noise_size: int = num_noise * self.history_len * self.dim
         """X of forward's noise."""
 
     def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
@@ -111,7 +113,7 @@ class T2Diff(nn.Module):
         Args:
             users: B rows.
             items: the target of each row.
-            noise_BX: standard normal [B, training_noise_size]: ε of eq. 14, then z_T of the tower's own reverse steps, if any.
+            noise_BX: standard normal [B, training_noise_size]: ε of eq. 14, and z_T of the tower's own reverse steps, if any.
             uniform_B: in [0, 1): picks r of eq. 12.
         """
         history_BLD, valid_BL = self._history(users)
@@ -119,14 +121,14 @@ class T2Diff(nn.Module):
         auxiliary_B = uniform_B * 0.0
         if self.diffusion is not None:
             target_B1D = self._clip(items.item_BD).unsqueeze(1)
-            noise_BSLD = noise_BX.reshape(-1, 2, self.history_len, self.dim)
+            noise_BSLD = noise_BX.reshape(target_B1D.shape[0], -1, self.history_len, self.dim)
             out = self.diffusion.learn(
                 history_BLD,
                 torch.cat([history_BLD[:, 1:], target_B1D], dim=1),  # X_{2:n+1} of eq. 11
                 valid_BL,
                 self.diffusion.step_of(uniform_B),  # eq. 12
                 noise_BSLD[:, 0],
-                noise_BSLD[:, 1],
+                noise_BSLD[:, -1],
             )
             predicted_BD, auxiliary_B = out.predicted_BD, self.diffusion_weight * out.loss_B  # eq. 25
         return MatchForward(self._tower(users, history_BLD, valid_BL, predicted_BD), auxiliary_B)

@@ -96,7 +96,7 @@ def test_the_command_renders_every_table_into_the_readme(
     ablation.main()
     ablation.main()
     text = (tmp_path / "README.md").read_text()
-    assert text.count("| T = 200 |") == 1
+    assert text.count("| T = 200, ") == 1
     assert text.count("No run is recorded yet.") == len(CELLS) - 1
     assert len(read_rows(tmp_path / "t2diff_ml1m_steps.csv")) == 3
     assert "t2diff_ml1m_steps" in capsys.readouterr().out
