@@ -1,27 +1,27 @@
 """T2Diff's ablations on real data: train every cell that is missing, record it, render the tables.
 
-    python -m benchmarks.ablation t2diff --dataset ml1m --seeds 2                       # conditions and windows
-    python -m benchmarks.ablation t2diff --seeds 2 --groups schedules steps --jobs 2    # Tables 3 and 4, two cells at a time
-    python -m benchmarks.ablation t2diff --no-train                                     # from benchmarks/results only
+    python -m benchmarks.ablation t2diff --dataset ml1m --seeds 2                          # every table
+    python -m benchmarks.ablation t2diff --seeds 2 --groups conditions windows --jobs 2    # two tables, two cells at a time
+    python -m benchmarks.ablation t2diff --no-train                                        # from benchmarks/results only
 
-An interrupted cell is continued, a finished one is not repeated: stop and start as you like, on any machine. Validation picks each
-run's checkpoint (and the reader's favourite cell), test reports it.
+An interrupted cell is continued, one that benchmarks/results has is not repeated: stop and start as you like, on any machine.
+Validation picks each run's checkpoint (and the reader's favourite cell), test reports it.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import tyro
 
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.trained_runs import MATCHING_METRICS as METRICS
 from benchmarks.trained_runs import finished_run, origin, run_columns, spread
 from trainer.cli import one_screen_errors, parse_run_config
 
 Group = Literal["conditions", "windows", "schedules", "steps"]
-METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10")
 PAPER_METRICS = ("recall@2", "recall@20", "mrr@2", "mrr@20")
 KEY = ("label", "seed", "config")
 """Columns that two records of one run have in common."""
@@ -78,7 +78,7 @@ class Arguments:
     dataset: Literal["ml1m"] = "ml1m"
     seeds: int = 2
     """Seeds 0 .. seeds - 1 of each cell."""
-    groups: tuple[Group, ...] = ("conditions", "windows")
+    groups: tuple[Group, ...] = get_args(Group)
     """Tables to fill; the others are rendered from what is recorded."""
     jobs: int = 1
     """Cells trained at the same time; give each its cores with OMP_NUM_THREADS."""
@@ -101,8 +101,9 @@ def main() -> None:
 
 
 def fill(name: str, cells: Sequence[Cell], *, seeds: int, jobs: int) -> None:
-    """Bring every cell to its end and record it; seed by seed, so that a table is whole as soon as can be."""
-    runs = [(cell, seed) for seed in range(seeds) for cell in cells]
+    """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be."""
+    recorded = {(row["label"], row["seed"]) for row in read_rows(RESULTS / f"{name}.csv") if is_current(row, cells)}
+    runs = [(cell, seed) for seed in range(seeds) for cell in cells if (cell.label, str(seed)) not in recorded]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         for row in pool.map(lambda run: record(*run), runs):
             replace_rows(RESULTS / f"{name}.csv", [row], key=KEY)

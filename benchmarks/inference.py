@@ -1,10 +1,11 @@
 """Inference time of T2Diff's user tower per sample, for T = 10, 50, 200: `python -m benchmarks.inference`.
 
-What is timed is `T2Diff.user_vectors`: histories of 50 behaviours, embeddings looked up, noise drawn, to the user vector. Variants
-take turns in rounds, so that a busy machine slows all of them alike; medians over rounds are shown. The paper's figures are from
-five T4 GPUs and say neither the batch size nor what was included.
+What is timed is `T2Diff.user_vectors`, from looked-up embeddings of histories of 50 behaviours and from noise, both given, to the
+user vector. Medians over calls; a busy machine slows one cell more than another, so look at `least` in the results file too. The
+paper's figures are from five T4 GPUs and say neither the batch size nor what was included.
 """
 
+import dataclasses
 import math
 import statistics
 import time
@@ -22,7 +23,6 @@ from benchmarks.result_rows import append_rows, read_rows
 from benchmarks.trained_runs import machine
 from models.layers.diffusion import ScheduleConfig
 from models.layers.diffusion_config import DiffusionConfig
-from models.layers.mixed_attention import MixedAttentionConfig
 from models.t2diff import T2Diff, T2DiffConfig
 from models.types import InputDims, UserInputs
 from trainer.cli import one_screen_errors
@@ -47,7 +47,7 @@ class Arguments:
     """S of the deterministic sampler that is timed beside them, at T = 50."""
     batch_sizes: tuple[int, ...] = (1, 32, 256, 1024)
     modes: tuple[Mode, ...] = ("eager", "torchscript", "compile")
-    """`compile` compiles the U-Net and needs a C++ compiler on a CPU; the loop over steps stays in Python."""
+    """`compile` compiles the U-Net and the mixed attention (on a CPU by a C++ compiler); the loop over steps stays in Python."""
     dim: int = 32
     """D, width of a behaviour."""
     seconds: float = 4.0
@@ -93,15 +93,12 @@ def variants(arguments: Arguments) -> list[Variant]:
     """Mixed-attention, T2Diff at every T, and the few-step sampler."""
     found = [Variant(label="Mixed-attention", num_steps=0, paper_ms=0.59, config=T2DiffConfig(use_diffusion=False))]
     for steps in arguments.steps:
-        config = _t2diff(DiffusionConfig(schedule=ScheduleConfig(num_steps=steps), sampler="ancestral", num_sample_steps=steps))
+        diffusion = DiffusionConfig(schedule=ScheduleConfig(num_steps=steps), sampler="ancestral", num_sample_steps=steps)
+        config = T2DiffConfig(diffusion=diffusion)
         found.append(Variant(label=f"T2Diff, T = {steps}", num_steps=steps, paper_ms=PAPER_MS.get(steps), config=config))
-    few = _t2diff(DiffusionConfig(sampler="ddim", num_sample_steps=arguments.few_steps))
+    few = T2DiffConfig(diffusion=DiffusionConfig(sampler="ddim", num_sample_steps=arguments.few_steps))
     label = f"T2Diff, T = 50 in {arguments.few_steps} deterministic steps"
     return [*found, Variant(label=label, num_steps=arguments.few_steps, paper_ms=None, config=few)]
-
-
-def _t2diff(diffusion: DiffusionConfig) -> T2DiffConfig:
-    return T2DiffConfig(diffusion=diffusion, attention=MixedAttentionConfig())
 
 
 @torch.inference_mode()
@@ -111,8 +108,7 @@ def measure(variant: Variant, *, mode: Mode, arguments: Arguments, device: torch
     dims = InputDims(
         profile=0, attributes=0, position=arguments.dim, history_len=HISTORY_LEN, context=(("hist_time_lag", NUM_TIME_LAGS),)
     )
-    config = variant.config if arguments.dim == 32 else _with_width(variant.config, arguments.dim)
-    model = T2Diff(config, dims=dims).to(device).eval()
+    model = T2Diff(dataclasses.replace(variant.config, output_dim=arguments.dim), dims=dims).to(device).eval()
     call = _prepared(model, mode)
     rows = []
     for batch_size in arguments.batch_sizes:
@@ -138,10 +134,6 @@ def measure(variant: Variant, *, mode: Mode, arguments: Arguments, device: torch
             }
         )
     return rows
-
-
-def _with_width(config: T2DiffConfig, dim: int) -> T2DiffConfig:
-    return T2DiffConfig(use_diffusion=config.use_diffusion, diffusion=config.diffusion, attention=config.attention, output_dim=dim)
 
 
 def _prepared(model: T2Diff, mode: Mode) -> Callable[[UserInputs, torch.Tensor], torch.Tensor]:
@@ -185,18 +177,18 @@ def _seconds(call: Callable[[], torch.Tensor], *, budget: float, device: torch.d
 
 
 def render(rows: list[dict[str, str]]) -> str:
-    """Markdown: milliseconds per sample of the newest measurement of each variant, by mode and batch size."""
-    newest = {(row["variant"], row["mode"], row["device"], row["batch_size"]): row for row in rows}
+    """Markdown: milliseconds per sample of the newest measurement of each variant and width, by mode and batch size."""
+    newest = {(row["variant"], row["dim"], row["mode"], row["device"], row["batch_size"]): row for row in rows}
     sizes = list(dict.fromkeys(row["batch_size"] for row in newest.values()))
     lines = [
-        f"| user tower | mode | {' | '.join(f'batch {size}' for size in sizes)} | the paper |",
-        "|---" * (len(sizes) + 3) + "|",
+        f"| user tower | D | mode | {' | '.join(f'batch {size}' for size in sizes)} | the paper |",
+        "|---" * (len(sizes) + 4) + "|",
     ]
-    for variant, mode, device in dict.fromkeys(key[:3] for key in newest):
-        cells = [newest.get((variant, mode, device, size)) for size in sizes]
+    for variant, dim, mode, device in dict.fromkeys(key[:4] for key in newest):
+        cells = [newest.get((variant, dim, mode, device, size)) for size in sizes]
         paper = next((cell["paper_ms"] for cell in cells if cell and cell["paper_ms"]), "–")
         shown = [f"{float(cell['ms_per_sample']):.3f}" if cell else "–" for cell in cells]
-        lines.append(f"| {variant} | {mode}, {device} | {' | '.join(shown)} | {paper} |")
+        lines.append(f"| {variant} | {dim} | {mode}, {device} | {' | '.join(shown)} | {paper} |")
     return "\n".join([*lines, "", f"Milliseconds per sample, medians. {machine(list(newest.values()))}"])
 
 

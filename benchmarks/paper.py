@@ -3,8 +3,9 @@
     python -m benchmarks.paper --paper fit --dataset ml1m --seeds 2            # trains, records, prints, updates README.md
     python -m benchmarks.paper --paper fit --dataset ml1m --no-train           # from benchmarks/results only
 
-A run that was interrupted is continued, one that has finished is not repeated. Rows of a recipe's older configurations stay in the
-results file, but not in the table. The popularity row needs no training: it is counted from the data set, where that is there.
+A run that was interrupted is continued, one that benchmarks/results has is not repeated, on any machine. Rows of a recipe's older
+configurations stay in the results file, but not in the table. The popularity row needs no training: it is counted from the data
+set, where that is there.
 """
 
 import statistics
@@ -86,8 +87,10 @@ def main() -> None:
         _count_popularity(path, data=ROOT / parse_run_config(["--recipe", BASELINE]).data)
         for cell in cells:
             if arguments.train and cell.recipe != popularity.RECIPE and cell.recipe in (arguments.recipes or (cell.recipe,)):
+                recorded = {row["seed"] for row in read_rows(path) if row["recipe"] == cell.recipe and is_current(row, cells)}
                 for seed in range(arguments.seeds):
-                    replace_rows(path, [train(cell, seed=seed)], key=KEY)
+                    if str(seed) not in recorded:
+                        replace_rows(path, [train(cell, seed=seed)], key=KEY)
         rows = read_rows(path)
         current = [row for row in rows if is_current(row, cells)]
         table = render(cells, current, num_left_out=len(rows) - len(current))

@@ -1,4 +1,4 @@
-"""Whether one model's lead over another is more than chance: `python -m benchmarks.significance --paper fit --seeds 2`.
+"""Whether one model's lead is more than the choice of test rows: `python -m benchmarks.significance --paper fit --seeds 2`.
 
 Both models of a pair are scored on the same test rows, which is far sharper than the two metrics' own errors: rows that are hard
 are hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), shares of rows whose target is among
@@ -8,6 +8,7 @@ are missing are trained.
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,13 +19,16 @@ import tyro
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, machine
-from models.types import MatchOut, TrainOut
+from models.tasks import MatchingTask
+from models.types import TrainOut
 from trainer.build import evaluation_loader
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.config import RunConfig
 from trainer.evaluation import evaluate, load_run
-from trainer.process_group import Ranks, distributed
+from trainer.paired_difference import Difference, mean_difference
+from trainer.process_group import distributed
 from trainer.provenance import provenance
+from trainer.task_metrics import RankRecorder
 
 CUTOFF = 20
 """K of the recall that matching models are compared by."""
@@ -32,11 +36,10 @@ KEY = ("first", "second", "seed", "config")
 
 
 class Run(NamedTuple):
-    """A recipe with overrides, and its name in the table."""
+    """A recipe on a number of ranks, and its name in the table."""
 
     label: str
     recipe: str
-    overrides: tuple[str, ...] = ()
     num_ranks: int = 1
 
 
@@ -62,34 +65,31 @@ class Arguments:
 
 
 class RowRecorder:
-    """Keeps what each row of a split came to, on one rank."""
+    """Keeps what a binary task says of each row of a split, on one rank."""
 
     def __init__(self) -> None:
-        self.values: list[torch.Tensor] = []
+        self.logits: list[torch.Tensor] = []
         self.labels: list[torch.Tensor] = []
 
-    def add(self, out: TrainOut | MatchOut) -> None:
-        """Logit and label of each row, or whether its target is among the first K (a row of label 1)."""
-        found = isinstance(out, MatchOut)
-        self.values.append((out.rank_B <= CUTOFF).double() if found else out.logit_B.double())
-        self.labels.append(torch.ones_like(out.rank_B) if found else out.label_B)
+    def add(self, out: TrainOut) -> None:
+        """Logit and label of each row."""
+        self.logits.append(out.logit_B.double())
+        self.labels.append(out.label_B)
 
     def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
         """Number of rows."""
         assert process_group is None or process_group.size() == 1, "rows are kept on one rank"
-        return {"num_rows": float(sum(len(values) for values in self.values))}
+        return {"num_rows": float(sum(len(logits) for logits in self.logits))}
 
 
-class Difference(NamedTuple):
-    """First minus second."""
+class SplitRows(NamedTuple):
+    """What a run's best checkpoint makes of the test split."""
 
-    value: float
-    standard_error: float
-
-    @property
-    def z(self) -> float:
-        """Standard errors from 0."""
-        return self.value / self.standard_error if self.standard_error else math.copysign(math.inf, self.value)
+    config: RunConfig
+    value_R: torch.Tensor
+    """float64 [R]: logit of each row, or 1 where its target is among the first K and else 0."""
+    label_R: torch.Tensor | None
+    """[R]; None for a matching model."""
 
 
 def main() -> None:
@@ -98,51 +98,70 @@ def main() -> None:
     name = f"significance_{arguments.paper}_{arguments.dataset}"
     path = RESULTS / f"{name}.csv"
     with one_screen_errors():
-        for first, second in PAIRS[arguments.paper, arguments.dataset]:
+        pairs = PAIRS[arguments.paper, arguments.dataset]
+        for first, second in pairs:
             for seed in range(arguments.seeds):
                 replace_rows(path, [compare(first, second, seed=seed)], key=KEY)
-        table = render(read_rows(path))
+        table = render([row for row in read_rows(path) if is_current(row, pairs)])
         print(table)
         replace_section(ROOT / "README.md", name, table)
 
 
 def compare(first: Run, second: Run, *, seed: int) -> dict[str, str]:
-    """Row of the results file for one pair and seed."""
-    (ours, labels, fingerprint), (theirs, other_labels, other) = (rows_of(run, seed=seed) for run in (first, second))
-    if not torch.equal(labels, other_labels):
-        raise ValueError(f"{first.recipe} and {second.recipe} were tested on different rows; compare runs of one data set")
-    is_auc = bool((labels == 0).any())
-    difference = auc_difference(ours, theirs, labels) if is_auc else mean_difference(ours, theirs)
+    """Row of the results file for one pair and seed.
+
+    Raises:
+        ValueError: the two runs read other rows, or the same rows in another order.
+    """
+    ours, theirs = (rows_of(run, seed=seed) for run in (first, second))
+    if (ours.config.data, ours.config.loader) != (theirs.config.data, theirs.config.loader):
+        raise ValueError(f"{first.recipe} and {second.recipe} differ in data or loader, so their rows do not lie side by side")
+    if ours.label_R is None:
+        metric, difference = f"test recall@{CUTOFF}", mean_difference(ours.value_R, theirs.value_R)
+    else:
+        metric, difference = "test AUC", auc_difference(ours.value_R, theirs.value_R, ours.label_R)
     return {
         "first": first.label,
         "second": second.label,
         "seed": str(seed),
-        "config": f"{fingerprint} {other}",
-        "metric": "test AUC" if is_auc else f"test recall@{CUTOFF}",
+        "config": _fingerprints(ours.config, theirs.config),
+        "metric": metric,
         "difference": f"{difference.value:.6f}",
         "standard_error": f"{difference.standard_error:.6f}",
         "z": f"{difference.z:.2f}",
-        "test_rows": str(len(labels)),
+        "test_rows": str(len(ours.value_R)),
         **provenance(),
     }
 
 
-def rows_of(run: Run, *, seed: int) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """Values and labels of every test row by a run's best checkpoint, and the run's fingerprint; trains it where it is missing."""
-    overrides = (*run.overrides, "--seed", str(seed))
-    finished_run(run.recipe, overrides=overrides, num_ranks=run.num_ranks)
-    config = parse_run_config(["--recipe", run.recipe, *overrides])
+def rows_of(run: Run, *, seed: int) -> SplitRows:
+    """Every test row by a run's best checkpoint; trains the run where it is missing."""
+    config = _config(run, seed=seed)
+    finished_run(run.recipe, overrides=["--seed", str(seed)], num_ranks=run.num_ranks)
     with distributed(config.loop.device) as ranks:
-        values, labels = _score(config, ranks=ranks)
-    return values, labels, config.fingerprint[:12]
+        loaded = load_run(config, run=ROOT / config.run_dir, data=ROOT / config.data, ranks=ranks)
+        loader = evaluation_loader(config, folder=ROOT / config.data / "test", schema=loaded.schema, ranks=ranks)
+        if isinstance(loaded.sharded.task, MatchingTask):
+            found = RankRecorder()
+            evaluate(loaded.sharded, loader, ranks=ranks, recorder=found)
+            return SplitRows(config, found.found(CUTOFF), None)
+        rows = RowRecorder()
+        evaluate(loaded.sharded, loader, ranks=ranks, recorder=rows)
+    return SplitRows(config, torch.cat(rows.logits).cpu(), torch.cat(rows.labels).cpu())
 
 
-def _score(config: RunConfig, *, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
-    loaded = load_run(config, run=ROOT / config.run_dir, data=ROOT / config.data, ranks=ranks)
-    loader = evaluation_loader(config, folder=ROOT / config.data / "test", schema=loaded.schema, ranks=ranks)
-    recorder = RowRecorder()
-    evaluate(loaded.sharded, loader, ranks=ranks, recorder=recorder)
-    return torch.cat(recorder.values).cpu(), torch.cat(recorder.labels).cpu()
+def is_current(row: dict[str, str], pairs: Sequence[tuple[Run, Run]]) -> bool:
+    """Whether `row` is of runs as their recipes are now."""
+    pair = next((pair for pair in pairs if [run.label for run in pair] == [row["first"], row["second"]]), None)
+    return pair is not None and row["config"] == _fingerprints(*(_config(run, seed=int(row["seed"])) for run in pair))
+
+
+def _config(run: Run, *, seed: int) -> RunConfig:
+    return parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
+
+
+def _fingerprints(first: RunConfig, second: RunConfig) -> str:
+    return f"{first.fingerprint[:12]} {second.fingerprint[:12]}"
 
 
 def auc_difference(first: torch.Tensor, second: torch.Tensor, label: torch.Tensor) -> Difference:
@@ -165,14 +184,10 @@ def _share_below(score: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return (below + up_to).double() / (2 * len(others))
 
 
-def mean_difference(first: torch.Tensor, second: torch.Tensor) -> Difference:
-    """Mean of `first` minus mean of `second`, float64 [R] values of the same rows, with the paired standard error."""
-    difference = first - second
-    return Difference(float(difference.mean()), float(difference.std()) / math.sqrt(len(difference)))
-
-
 def render(rows: list[dict[str, str]]) -> str:
     """Markdown: a row per pair, its difference per seed and over seeds in standard errors."""
+    if not rows:
+        return "No pair is recorded yet."
     lines = ["| | metric | difference | standard error | z | per seed |", "|---|---|---|---|---|---|"]
     for first, second in dict.fromkeys((row["first"], row["second"]) for row in rows):
         runs = [row for row in rows if (row["first"], row["second"]) == (first, second)]

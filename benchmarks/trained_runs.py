@@ -10,6 +10,9 @@ from benchmarks.readme import ROOT
 from trainer.cli import parse_run_config
 from trainer.results import has_results, read_results
 
+MATCHING_METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10")
+"""What tables of matching models show."""
+
 
 def finished_run(recipe: str, *, overrides: Sequence[str] = (), num_ranks: int = 1) -> dict[str, Any]:
     """results.json of a recipe with `--field value` overrides; trains it to the end unless it has been.

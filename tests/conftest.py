@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
+from tests.trainer.small_matching import prepare_small_matching, small_t2diff
+from trainer.config import RunConfig
+from trainer.process_group import distributed
+from trainer.trainer import Trainer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,3 +34,19 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         SyntheticConfig(out=folder, num_users=400, num_items=480, train_rows=10_001, validation_rows=1_000, test_rows=1_000)
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_matching(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared next_item data set of 120 users and 90 items; see small_matching.py."""
+    return prepare_small_matching(tmp_path_factory.mktemp("small_matching"))
+
+
+@pytest.fixture(scope="session")
+def matching_run(small_matching: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A T2Diff run that was trained for two epochs on it and tested; whoever opens its folder must change nothing."""
+    config = small_t2diff(small_matching, tmp_path_factory.mktemp("matching_run") / "runs")
+    with distributed("cpu") as ranks, Trainer(config, ranks=ranks) as trainer:
+        assert trainer.fit()
+        trainer.test()
+    return config

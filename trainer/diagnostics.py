@@ -4,8 +4,6 @@
 
 import dataclasses
 import logging
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,52 +15,44 @@ from models.t2diff import T2Diff
 from models.tasks import MatchingTask
 from models.types import ItemInputs, UserInputs
 from trainer.evaluation import evaluate
+from trainer.paired_difference import mean_difference
+from trainer.task_metrics import RankRecorder
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 log = logging.getLogger(__name__)
-METRIC = "recall@20"
+CUTOFF = 20
+METRIC = f"recall@{CUTOFF}"
 STANDARD_ERRORS = 3.0
 """Differences of the two forms beyond this many standard errors are reported."""
 MOST_ROWS = 512
 """Validation rows whose reverse process is followed: the noise of all its steps is held at once."""
 
 
-def diagnose(trainer: "Trainer", validation: Mapping[str, float]) -> dict[str, Any]:
+def diagnose(trainer: "Trainer") -> dict[str, Any]:
     """Diagnostics of the weights that `trainer` holds, for results.json; empty for models without diffusion. A collective call.
 
-    Args:
-        trainer: of a run; its module is left in eval mode.
-        validation: metrics of the validation split by the same weights.
+    The trainer's module is left in eval mode.
     """
     model = trainer.task.model
     if not isinstance(model, T2Diff) or model.diffusion is None:
         return {}
-    return {"leak_check": leak_check(trainer, validation), "reverse_process": reverse_process(trainer)}
+    return {"leak_check": leak_check(trainer), "reverse_process": reverse_process(trainer)}
 
 
-def leak_check(trainer: "Trainer", served: Mapping[str, float]) -> dict[str, Any]:
+def leak_check(trainer: "Trainer") -> dict[str, Any]:
     """Validation with x̂ as in training, where Algorithm 1 makes it from the target itself, against x̂ as it is served.
 
-    Args:
-        trainer: of a run.
-        served: metrics of the validation split in the serving form.
-
     Returns:
-        metric, its value and some others of both forms, the standard error of the difference (as if the forms had seen different
-        rows, which is more than it is), `parted`: whether the metric differs by more than STANDARD_ERRORS of it, and `leaks`:
-        whether the training form is better by as much.
+        metric, its value and some others of both forms, the standard error of the difference (both see the same rows), `parted`:
+        whether the metric differs by more than STANDARD_ERRORS of it, and `leaks`: whether the training form is better by as much.
     """
-    task: MatchingTask = trainer.task
-    task.leaks_target = True
-    try:
-        trained = evaluate(trainer.sharded, trainer.eval_loaders["validation"], ranks=trainer.ranks)
-    finally:
-        task.leaks_target = False
-    error = math.hypot(served[f"{METRIC}_se"], trained[f"{METRIC}_se"])
-    difference = trained[METRIC] - served[METRIC]
-    found = {"parted": abs(difference) > STANDARD_ERRORS * error, "leaks": difference > STANDARD_ERRORS * error}
+    served, served_R = _validation(trainer, leaks_target=False)
+    trained, trained_R = _validation(trainer, leaks_target=True)
+    difference = mean_difference(trained_R, served_R)
+    bound = STANDARD_ERRORS * difference.standard_error
+    found = {"parted": abs(difference.value) > bound, "leaks": difference.value > bound}
     if found["parted"] and trainer.ranks.is_first:
         log.warning(
             "leak check: validation %s is %.4f with x̂ as in training and %.4f with x̂ as served: %s; "
@@ -75,7 +65,19 @@ def leak_check(trainer: "Trainer", served: Mapping[str, float]) -> dict[str, Any
     names = (METRIC, "ndcg@10", "loss")
     forms = {"training_form": trained, "serving_form": served}
     values = {form: {name: metrics[name] for name in names} for form, metrics in forms.items()}
-    return {"metric": METRIC, **values, "standard_error": error, **found}
+    return {"metric": METRIC, **values, "standard_error": difference.standard_error, **found}
+
+
+def _validation(trainer: "Trainer", *, leaks_target: bool) -> tuple[dict[str, float], torch.Tensor]:
+    """Metrics of the validation split by one form of the user tower, and whether it found each row's target, [R]."""
+    task: MatchingTask = trainer.task
+    recorder = RankRecorder()
+    task.leaks_target = leaks_target
+    try:
+        metrics = evaluate(trainer.sharded, trainer.eval_loaders["validation"], ranks=trainer.ranks, recorder=recorder)
+    finally:
+        task.leaks_target = False
+    return metrics, recorder.found(CUTOFF, trainer.ranks.host_group)
 
 
 @torch.no_grad()

@@ -50,7 +50,8 @@ def main() -> None:
                 metrics = {arguments.windows.name: evaluate_windows(loaded, windows, data=data, ranks=ranks)}
         if ranks.is_first:
             console.print(metrics_table(f"{arguments.run}, checkpoint of step {loaded.step}", metrics))
-            console.print(protocol(loaded.sharded.task, schema=loaded.schema, metrics=metrics))
+            source = loaded.schema.name if arguments.windows is None else f"windows of {arguments.windows}"
+            console.print(protocol(loaded.sharded.task, source=source, metrics=metrics))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class RankingMetrics:
         Raises:
             ValueError: on every rank, where a rank is below 1 or a loss is not finite.
         """
-        rows_2B = gather_columns(torch.stack([_joined(self._ranks), _joined(self._losses)]), process_group)
+        rows_2B = self._gathered(process_group)
         # sorted, so that rounding in the sums does not depend on the order of the rows
         rank_B, loss_B = rows_2B.sort(dim=1).values
         num_rows = rank_B.shape[0]
@@ -80,6 +80,14 @@ class RankingMetrics:
             f"recall@{ERROR_CUTOFF}_se": math.sqrt(recall * (1 - recall) / num_rows),
             "num_rows": float(num_rows),
         }
+
+    def found(self, k: int, process_group: dist.ProcessGroup | None = None) -> torch.Tensor:
+        """Float64 [R]: 1 for each row whose target is among the first k, else 0; ranks one after another. A collective call."""
+        return (self._gathered(process_group)[0] <= k).double()
+
+    def _gathered(self, process_group: dist.ProcessGroup | None) -> torch.Tensor:
+        """Ranks and losses of all rows, [2, R]."""
+        return gather_columns(torch.stack([_joined(self._ranks), _joined(self._losses)]), process_group)
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -57,7 +57,7 @@ def write_results(
         "final_state_sha256": final_digest,
         "plan": as_text(plan_table(trainer.plan)),
         "metrics": {split: {k: v if math.isfinite(v) else None for k, v in values.items()} for split, values in metrics.items()},
-        "protocol": protocol(trainer.task, schema=trainer.schema, metrics=metrics),
+        "protocol": protocol(trainer.task, source=trainer.schema.name, metrics=metrics),
         "diagnostics": diagnostics,
         "provenance": provenance(),
     }

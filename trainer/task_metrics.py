@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from dataloaders.schema import Schema
 from models.tasks import MatchingTask, PreRankingTask
 from models.types import MatchOut, TrainOut
 from trainer.metrics import BinaryMetrics
@@ -36,16 +35,16 @@ def evaluation_recorder(task: Task) -> Recorder:
     return RankRecorder() if isinstance(task, MatchingTask) else BinaryRecorder()
 
 
-def protocol(task: Task, *, schema: Schema, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """How the numbers of an evaluation (name of the rows -> metric -> value) came about, in one sentence."""
+def protocol(task: Task, *, source: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """How the numbers of an evaluation (name of the rows -> metric -> value) of the data called `source` came about."""
     rows = ", ".join(f"{name} {values['num_rows']:,.0f}" for name, values in metrics.items())
     if isinstance(task, MatchingTask):
         seen = "do not compete" if task.config.mask_history else "compete"
         return (
-            f"{schema.name}: each row's target ranked among all {task.num_items:,} items by exact scores, ties against the model; "
+            f"{source}: each row's target ranked among all {task.num_items:,} items by exact scores, ties against the model; "
             f"items of the row's own history {seen}; rows: {rows}; recall@{ERROR_CUTOFF}_se is the binomial standard error"
         )
-    return f"{schema.name}: one given item per row, scored against its label; rows: {rows}; auc_se is Hanley and McNeil's"
+    return f"{source}: one given item per row, scored against its label; rows: {rows}; auc_se is Hanley and McNeil's"
 
 
 class BinaryRecorder:
@@ -77,6 +76,10 @@ class RankRecorder:
     def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
         """RankingMetrics.compute."""
         return self._metrics.compute(process_group)
+
+    def found(self, k: int, process_group: dist.ProcessGroup | None = None) -> torch.Tensor:
+        """RankingMetrics.found."""
+        return self._metrics.found(k, process_group)
 
 
 class LossRecorder:

@@ -120,7 +120,7 @@ class Trainer:
             final_digest = checkpoint.state_sha256(self.module, self.optimizer)
             self.load_best()
             metrics = {split: evaluate(self.sharded, loader, ranks=self.ranks) for split, loader in self.eval_loaders.items()}
-            skipped, diagnostics = skipped_rows(self.train_loader, ranks=self.ranks), diagnose(self, metrics["validation"])
+            skipped, diagnostics = skipped_rows(self.train_loader, ranks=self.ranks), diagnose(self)
             if self.ranks.is_first:
                 write_results(self, metrics=metrics, diagnostics=diagnostics, final_digest=final_digest, skipped_rows=skipped)
         if self.ranks.is_first:

@@ -32,7 +32,7 @@ class UNetConfig:
     """
 
     variant: UNetVariant = "compact"
-    """`compact` about 61,700 parameters at D = 32, as the paper's Table 2 implies; `authors` what their program builds."""
+    """`compact` has 62,240 parameters at D = 32, about what the paper's Table 2 implies; `authors` what their program builds."""
     time_embedding: TimeEmbedding = "none"
     """How the U-Net learns of the step t: `none` not at all (Algorithms 1 and 2); `sinusoidal` adds to the input a learned
     linear map of sines and cosines of t (`compact`), or sin(t/2^f)·0.01 at channel f (`authors`)."""

@@ -64,6 +64,8 @@ def test_seeds_are_filled_one_after_another_and_tabulated_beside_the_paper(
     cells = CELLS["schedules"]
     fill("table", cells, seeds=2, jobs=1)
     assert [overrides[-1] for _, overrides in trained] == ["0", "0", "0", "1", "1", "1"]
+    fill("table", cells, seeds=2, jobs=1)
+    assert len(trained) == 6  # what is recorded is not asked for again
     rows = read_rows(tmp_path / "table.csv")
     assert all(is_current(row, cells) for row in rows)
     lines = render(cells, rows).splitlines()

@@ -62,9 +62,12 @@ def test_the_command_appends_rows_and_the_table_shows_the_newest(
     assert "T2Diff, T = 2, eager: 1: " in capsys.readouterr().out
     rows = read_rows(tmp_path / "inference.csv")
     assert len(rows) == 6
-    table = render(rows)
-    (line,) = [line for line in table.splitlines() if line.startswith("| T2Diff, T = 2 |")]
-    assert f"| {float(rows[4]['ms_per_sample']):.3f} |" in line
+    wider = rows[4] | {"dim": "32", "ms_per_sample": "77.0"}
+    lines = [line for line in render([*rows, wider]).splitlines() if line.startswith("| T2Diff, T = 2 |")]
+    assert [line.split(" | ")[1:4] for line in lines] == [
+        ["8", "eager, cpu", f"{float(rows[4]['ms_per_sample']):.3f}"],
+        ["32", "eager, cpu", "77.000"],
+    ]
 
 
 def test_a_batch_size_of_0_is_refused():

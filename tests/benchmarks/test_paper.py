@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import paper
-from benchmarks.paper import TABLES, is_current, render
+from benchmarks.paper import TABLES, Cell, is_current, render
 from benchmarks.popularity import popularity_auc, popularity_row
 from benchmarks.result_rows import read_rows, replace_rows
 from dataloaders.parquet_reader import ParquetReader
@@ -94,6 +94,25 @@ def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(
     assert f"| {popular:.4f} | 0 |" in line
     assert "| FIT, Adam, regularised | 0.9200 |" in readme.read_text()
     assert "1 older row(s)" in readme.read_text()
+
+
+def test_a_seed_that_is_recorded_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README.md").write_text("<!-- results:fit_ml1m -->\n<!-- /results:fit_ml1m -->\n")
+    trained: list[int] = []
+
+    def train(cell: Cell, *, seed: int) -> dict[str, str]:
+        trained.append(seed)
+        return _run(cell.recipe, seed, 0.9)
+
+    monkeypatch.setattr(paper, "ROOT", tmp_path)
+    monkeypatch.setattr(paper, "RESULTS", tmp_path)
+    monkeypatch.setattr(paper, "train", train)
+    monkeypatch.setattr(sys, "argv", ["paper", "--recipes", "fit_ml1m_adam", "--seeds", "3"])
+    older = _run("fit_ml1m_adam", 1, 0.5) | {"config": "older"}
+    replace_rows(tmp_path / "fit_ml1m.csv", [_run("fit_ml1m_adam", 0, 0.92), older], key=paper.KEY)
+    for _ in range(2):
+        paper.main()
+    assert trained == [1, 2]
 
 
 def test_popularity_counts_training_positives_only(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
-import math
-from pathlib import Path
-
 import pytest
 import torch
 
 from benchmarks import significance
-from benchmarks.significance import Difference, RowRecorder, Run, auc_difference, compare, mean_difference, render
-from models.types import MatchOut
+from benchmarks.significance import Run, SplitRows, auc_difference, compare, is_current, render
+from trainer.cli import parse_run_config
+from trainer.config import RunConfig
 from trainer.metrics import area_under_curve
+from trainer.results import read_results
 
 MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torchrec": "1.8.0", "commit": "abc"}
 
@@ -33,38 +32,27 @@ def test_its_standard_error_is_the_spread_over_samples():
     assert told == pytest.approx(spread, rel=0.12)  # 300 samples know a standard deviation to 4 %
 
 
-def test_what_both_find_hard_cancels():
-    first = torch.tensor([1.0, 0.0] * 50, dtype=torch.float64)
-    second = first.clone()
-    second[:10] = 0
-    difference = mean_difference(first, second)
-    assert difference.value == pytest.approx(0.05)
-    unpaired = math.sqrt(first.var().item() / 100 + second.var().item() / 100)
-    assert difference.standard_error < 0.5 * unpaired
-    assert Difference(0.0, 0.0).z == math.inf
-
-
-def test_rows_of_a_matching_model_are_found_or_not():
-    recorder = RowRecorder()
-    recorder.add(MatchOut(torch.tensor(0.0), torch.zeros(3), torch.zeros(3), torch.tensor([1, 20, 21])))
-    assert recorder.values[0].tolist() == [1.0, 1.0, 0.0]
-    assert recorder.labels[0].tolist() == [1, 1, 1]
-    assert recorder.compute() == {"num_rows": 3.0}
-
-
-def test_runs_of_different_rows_are_not_compared(monkeypatch: pytest.MonkeyPatch):
-    label = torch.tensor([1, 0, 1, 0])
-    answers = {"a": label, "b": label, "c": label.flip(0)}
-
-    def rows_of(run: Run, *, seed: int) -> tuple[torch.Tensor, torch.Tensor, str]:
-        assert seed == 3
-        return torch.arange(4.0).double(), answers[run.recipe], "0123"
+def test_only_runs_that_read_the_same_rows_in_the_same_order_are_compared(monkeypatch: pytest.MonkeyPatch):
+    def rows_of(run: Run, *, seed: int) -> SplitRows:
+        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
+        return SplitRows(config, torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0]))
 
     monkeypatch.setattr(significance, "rows_of", rows_of)
-    row = compare(Run("A", "a"), Run("B", "b"), seed=3)
-    assert (row["metric"], row["difference"], row["seed"], row["config"]) == ("test AUC", "0.000000", "3", "0123 0123")
-    with pytest.raises(ValueError, match="a and c were tested on different rows"):
-        compare(Run("A", "a"), Run("C", "c"), seed=3)
+    pair = Run("A", "fit_ml1m"), Run("B", "two_tower_ml1m")
+    row = compare(*pair, seed=3)
+    assert (row["metric"], row["difference"], row["z"], row["seed"]) == ("test AUC", "0.000000", "0.00", "3")
+    assert is_current(row, [pair])
+    assert not is_current(row, [(pair[0], Run("B", "two_tower_ml1m_adam"))])
+    with pytest.raises(ValueError, match="fit_ml1m and fit_demo differ in data or loader"):
+        compare(pair[0], Run("C", "fit_demo"), seed=3)
+
+
+def test_rows_of_finished_runs_are_what_their_results_say(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(significance, "_config", lambda run, seed: matching_run if run and seed == 0 else None)
+    monkeypatch.setattr(significance, "finished_run", lambda *_, **__: None)
+    rows = significance.rows_of(Run("T2Diff", "t2diff_demo"), seed=0)
+    assert rows.label_R is None
+    assert rows.value_R.mean().item() == pytest.approx(read_results(matching_run.run_dir)["metrics"]["test"]["recall@20"])
 
 
 def test_the_table_tells_the_mean_over_seeds_in_standard_errors_of_one():
@@ -73,9 +61,8 @@ def test_the_table_tells_the_mean_over_seeds_in_standard_errors_of_one():
     assert "| A − B | test AUC | +0.0030 | 0.0010 | +3.0 | +0.0020, +0.0040 |" in table
 
 
-def test_every_pair_is_of_recipes_on_one_data_set():
+def test_every_pair_is_of_recipes_that_can_be_compared():
     for pairs in significance.PAIRS.values():
         for pair in pairs:
-            configs = [significance.parse_run_config(["--recipe", run.recipe, *run.overrides]) for run in pair]
-            assert configs[0].data == configs[1].data
-            assert isinstance(configs[0].data, Path)
+            first, second = (parse_run_config(["--recipe", run.recipe]) for run in pair)
+            assert (first.data, first.loader) == (second.data, second.loader)

@@ -11,11 +11,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.trainer.small_matching import prepare_small_matching, small_t2diff
-from trainer.config import RunConfig
-from trainer.process_group import distributed
-from trainer.trainer import Trainer
-
 ROOT = Path(__file__).parents[2]
 RANKS = Path(__file__).parent / "ranks"
 sys.path.insert(0, str(RANKS))  # the programs there import each other by name, and tests import them
@@ -81,22 +76,6 @@ def on_two_ranks(run_ranks: Callable[..., None], tmp_path_factory: pytest.TempPa
     run_ranks("collectives", str(folder), folder=folder)
     results = json.loads((folder / "results.json").read_text())
     return results | {"alone": alone, "folder": folder, "norms": torch.load(folder / "norms.pt", weights_only=True)}
-
-
-@pytest.fixture(scope="session")
-def small_matching(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared next_item data set of 120 users and 90 items; see small_matching.py."""
-    return prepare_small_matching(tmp_path_factory.mktemp("small_matching"))
-
-
-@pytest.fixture(scope="session")
-def matching_run(small_matching: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A T2Diff run that was trained for two epochs on it and tested; whoever opens its folder must change nothing."""
-    config = small_t2diff(small_matching, tmp_path_factory.mktemp("matching_run") / "runs")
-    with distributed("cpu") as ranks, Trainer(config, ranks=ranks) as trainer:
-        assert trainer.fit()
-        trainer.test()
-    return config
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def as_forward(user_vectors: Callable[[UserInputs, ItemInputs], torch.Tensor]) -
 def test_a_tower_that_has_seen_the_target_is_reported_and_warned_about(trained: Trainer, caplog: pytest.LogCaptureFixture) -> None:
     trained.task.model.forward = as_forward(lambda _, items: items.item_BD)
     with caplog.at_level(logging.WARNING):
-        found = leak_check(trained, served(trained))
+        found = leak_check(trained)
     assert found["leaks"]
     assert found["parted"]
     assert found["training_form"][METRIC] > found["serving_form"][METRIC] + 3 * found["standard_error"]
@@ -58,7 +58,7 @@ def test_a_tower_that_is_served_as_it_was_trained_is_no_leak(trained: Trainer, c
 
     trained.task.model.forward = as_forward(vectors)
     with caplog.at_level(logging.WARNING):
-        found = leak_check(trained, served(trained))
+        found = leak_check(trained)
     assert not found["leaks"]
     assert not found["parted"]
     assert found["training_form"]["loss"] == pytest.approx(found["serving_form"]["loss"], rel=0.02)
@@ -68,7 +68,7 @@ def test_a_tower_that_is_served_as_it_was_trained_is_no_leak(trained: Trainer, c
 def test_a_training_form_that_is_worse_than_serving_has_parted_too(trained: Trainer, caplog: pytest.LogCaptureFixture) -> None:
     trained.task.model.forward = as_forward(lambda _, items: -items.item_BD)
     with caplog.at_level(logging.WARNING):
-        found = leak_check(trained, served(trained))
+        found = leak_check(trained)
     assert found["parted"]
     assert not found["leaks"]
     assert "not the same model" in caplog.text
@@ -77,17 +77,17 @@ def test_a_training_form_that_is_worse_than_serving_has_parted_too(trained: Trai
 def test_after_the_check_the_task_evaluates_as_it_is_served(trained: Trainer) -> None:
     before = served(trained)
     trained.task.model.forward = as_forward(lambda _, items: items.item_BD)
-    leak_check(trained, before)
+    leak_check(trained)
     assert served(trained) == before
     trained.task.model.forward = as_forward(lambda _, items: items.item_BD[:, :1])  # of a wrong shape
     with pytest.raises(ValueError, match="expected"):
-        leak_check(trained, before)
+        leak_check(trained)
     assert served(trained) == before
 
 
 def test_the_run_recorded_what_its_best_weights_give(trained: Trainer) -> None:
     recorded = read_results(trained.run_dir)
-    assert diagnose(trained, recorded["metrics"]["validation"]) == recorded["diagnostics"]
+    assert diagnose(trained) == recorded["diagnostics"]
 
 
 def test_cosines_of_the_reverse_process_go_from_the_last_step_to_the_first(trained: Trainer) -> None:
@@ -111,4 +111,4 @@ def test_every_way_to_train_the_tower_has_a_reverse_process(
 def test_a_model_without_diffusion_has_nothing_to_diagnose(matching_run: RunConfig, tmp_path: Path) -> None:
     plain = dataclasses.replace(matching_run, runs=tmp_path, model=dataclasses.replace(matching_run.model, use_diffusion=False))
     with distributed("cpu") as ranks, Trainer(plain, ranks=ranks) as trainer:
-        assert diagnose(trainer, {}) == {}
+        assert diagnose(trainer) == {}

@@ -2,6 +2,7 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,10 @@ def page_faults(setting: str) -> int:
     return int(done.stdout)
 
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt(3) belongs to glibc")
+@pytest.mark.skipif(HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="huge pages: a fault maps 2 MiB")
 def test_a_tensor_of_the_same_size_reuses_the_pages_of_the_last_one():
     assert page_faults("assert keep_freed_memory()") < PAGES < page_faults("")

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from matching_task import ADAGRAD, MIXED_ATTENTION, SAMPLED, STEPS, build_matchi
 
 from models.layers.drift_scale import DriftScale
 from tests.trainer.small_matching import windows_of_test_split, write_windows
+from trainer.cli import parse_run_config
 from trainer.config import RunConfig
+from trainer.evaluation import evaluate_run, load_run
+from trainer.process_group import Ranks, distributed
 from trainer.results import read_results
 from trainer.sharding import ShardingConfig
 
@@ -24,6 +28,12 @@ def on_two(matching_run: RunConfig, run_ranks: Callable[..., None], tmp_path_fac
     windows = write_windows(folder / "windows.csv", lines[:117])
     run_ranks("matching", str(folder), str(matching_run.run_dir), str(windows), folder=folder)
     return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture
+def ranks() -> Iterator[Ranks]:
+    with distributed("cpu") as here:
+        yield here
 
 
 def test_the_drift_scale_follows_the_rows_of_all_ranks(on_two: dict) -> None:
@@ -84,3 +94,17 @@ def test_windows_are_dealt_out_over_ranks(on_two: dict, matching_run: RunConfig)
     test = read_results(matching_run.run_dir)["metrics"]["test"]
     assert abs(117 * found["recall@20"] - 120 * test["recall@20"]) <= 3 + 1e-9
     assert found["loss"] == pytest.approx(test["loss"], rel=0.05)
+
+
+def test_a_sampled_run_on_sharded_tables_is_tested_and_diagnosed_as_one_process_does(on_two: dict, ranks: Ranks) -> None:
+    run = Path(on_two["whole_run"])
+    recorded = read_results(run)
+    assert recorded["world_size"] == 2
+    assert recorded["diagnostics"]["leak_check"]["metric"] == "recall@20"
+    assert len(recorded["diagnostics"]["reverse_process"]["mean"]) == 8
+    config = parse_run_config(["--config", str(run / "config.json")])
+    loaded = load_run(config, run=run, data=config.data, ranks=ranks)
+    alone = evaluate_run(loaded, config, data=config.data, splits=("validation", "test"), ranks=ranks)
+    for split, expected in recorded["metrics"].items():
+        assert alone[split].pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-5)
+        assert alone[split] == expected

@@ -108,10 +108,10 @@ def test_two_ranks_with_unequal_or_no_rows_agree_on_the_losses_of_all() -> None:
 def test_the_protocol_says_what_competes_over_which_rows() -> None:
     said = {}
     for task_class, spec in ONE_OF_EACH.items():
-        said[task_class] = protocol(build(spec), schema=KINDS[task_class].schema, metrics={"test": {"num_rows": 1208.0}})
+        said[task_class] = protocol(build(spec), source=KINDS[task_class].schema.name, metrics={"test": {"num_rows": 1208.0}})
         assert "rows: test 1,208" in said[task_class]
     assert said[MatchingTask].startswith("synthetic/next_item: each row's target ranked among all 40 items by exact scores")
     assert "items of the row's own history compete;" in said[MatchingTask]
     assert said[PreRankingTask].startswith("synthetic: one given item per row, scored against its label")
     masked = build(ONE_OF_EACH[MatchingTask], loss=MatchingLossConfig(mask_history=True))
-    assert "items of the row's own history do not compete;" in protocol(masked, schema=KINDS[MatchingTask].schema, metrics={})
+    assert "items of the row's own history do not compete;" in protocol(masked, source=KINDS[MatchingTask].schema.name, metrics={})

@@ -3,10 +3,10 @@
 The data: `python -m dataloaders.prepare.ml1m --raw DIR --out data/ml1m_next_item --task next_item --validation last_but_one`, and
 for the authors' protocol `--out data/ml1m_user_windows --task next_item --split user_windows`.
 
-The recipes of one table share data, loss, width and budget; they differ by what their names say. Learning rate, dropout and number
-of epochs were chosen for Mixed-attention, which favours that baseline, by recall@20 of the 6,040 validation rows (standard error .006;
-one seed, commit 328d374): .323 with 4e-3 and no dropout in three epochs, .315 with a dropout of 0.1, .258 with 1e-3 and a dropout of
-0.2 in five.
+The recipes of one table share data, loss, width and budget; they differ by what their names say. Learning rate, dropout and
+number of epochs were chosen for Mixed-attention, which favours that baseline, by recall@20 of the 6,040 validation rows (standard
+error .006; one seed, commit 328d374): .323 with 4e-3 and no dropout in three epochs, .315 with a dropout of 0.1, .258 with 1e-3
+and a dropout of 0.2 in five.
 """
 
 import dataclasses

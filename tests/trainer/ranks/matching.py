@@ -29,6 +29,7 @@ from trainer.evaluation import evaluate_run, load_run
 from trainer.process_group import Ranks
 from trainer.sharding import ShardingConfig
 from trainer.sync_drift_scale import SyncDriftScale
+from trainer.trainer import Trainer
 from trainer.windows import evaluate_windows, read_windows
 
 FOLDER, RUN, WINDOWS = (Path(word) for word in sys.argv[1:])
@@ -64,6 +65,20 @@ def evaluations(group: dist.ProcessGroup) -> dict:
     return found | {"windows": evaluate_windows(loaded, windows, data=config.data, ranks=here)}
 
 
+def whole_run(group: dist.ProcessGroup) -> str:
+    """Folder of a run on sharded tables with the sampled softmax, trained and tested by both ranks."""
+    words = (
+        *("--config", str(RUN / "config.json"), "--runs", str(FOLDER / "runs"), "--loop.max-epochs", "1"),
+        *("--sharding.kind", "planner", "--optimizer.sparse", "rowwise_adagrad", "--optimizer.sparse-learning-rate", "0.05"),
+        *("--model.loss.item-softmax", "sampled", "--loader.negatives.kind", "shared"),
+    )
+    config = parse_run_config(words)
+    with Trainer(config, ranks=Ranks(group.rank(), group.size(), torch.device("cpu"), group, group)) as trainer:
+        assert trainer.fit()
+        trainer.test()
+    return str(config.run_dir)
+
+
 def from_both(value: object) -> list:
     gathered: list = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
@@ -77,6 +92,7 @@ with ranks() as group:
         "t2diff": t2diff(),
         "sampled": sampled(),
         "evaluations": from_both(evaluations(group)),
+        "whole_run": whole_run(group),
     }
     if group.rank() == 0:
         (FOLDER / "results.json").write_text(json.dumps(answers))
