@@ -65,7 +65,8 @@ def main() -> None:
         rows = [row for row in read_rows(arguments.out) if is_current(row, arguments.recipe)]
         draw(rows, arguments.out.with_suffix(".png"))
         if arguments.out == RESULTS / f"{NAME}.csv":
-            replace_section(ROOT / "README.md", NAME, render(rows))
+            plot = f"![Recall@20 against milliseconds per sample](benchmarks/results/{NAME}.png)"
+            replace_section(ROOT / "README.md", NAME, f"{render(rows)}\n\n{plot}")
 
 
 def evaluate_with(config: RunConfig, *, num_steps: int, ranks: Ranks) -> dict[str, str]:
