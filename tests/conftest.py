@@ -1,10 +1,15 @@
 """Options and fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is decorated, so before any test module imports one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,40 @@
+"""Which implementation of an operator runs: its reference in plain torch, or its Triton kernel.
+
+Scripted code never asks: TorchScript cannot carry Triton, so every public function takes its reference where
+`torch.jit.is_scripting()`.
+"""
+
+from typing import Literal, get_args
+
+import torch
+
+from kernels.interpreter import INTERPRETED
+
+Backend = Literal["auto", "torch", "triton"]
+
+
+def uses_triton(backend: Backend, tensor: torch.Tensor, *, unsupported: str | None = None) -> bool:
+    """Whether the Triton kernel runs.
+
+    Args:
+        backend: `auto` takes the kernel on a GPU where it can, `torch` never, `triton` always.
+        tensor: an input; its device decides.
+        unsupported: why the kernel cannot take these inputs; None where it can.
+
+    Raises:
+        ValueError: backend is no backend, or `triton` and the kernel cannot run.
+    """
+    if backend == "torch":
+        return False
+    if backend == "auto":
+        return tensor.is_cuda and unsupported is None
+    if backend != "triton":
+        raise ValueError(f"backend={backend!r}, expected one of {get_args(Backend)}")
+    if not (tensor.is_cuda or INTERPRETED):
+        raise ValueError(
+            f"backend='triton' with tensors on {tensor.device}: kernels run on a CUDA device, or, slowly, on a CPU in Triton's "
+            "interpreter (start with TRITON_INTERPRET=1); choose backend='torch' or 'auto'"
+        )
+    if unsupported is not None:
+        raise ValueError(f"backend='triton', but {unsupported}; choose backend='torch' or 'auto'")
+    return True
