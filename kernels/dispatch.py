@@ -38,3 +38,11 @@ def uses_triton(backend: Backend, tensor: torch.Tensor, *, unsupported: str | No
     if unsupported is not None:
         raise ValueError(f"backend='triton', but {unsupported}; choose backend='torch' or 'auto'")
     return True
+
+
+def unsupported_type(*tensors: torch.Tensor) -> str | None:
+    """Why kernels that compute in float32 cannot take these tensors: one that float32 cannot hold; None where they can."""
+    for tensor in tensors:
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            return f"the kernel computes in float32 and an input is {tensor.dtype}"
+    return None
