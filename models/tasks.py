@@ -11,8 +11,8 @@ from torch import fx, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dataloaders.batch import Batch, Catalogue
+from kernels.row_noise import normal_of_rows
 from models.embeddings import FeatureEmbeddings
-from models.layers.row_noise import normal_of_rows
 from models.losses import binary_cross_entropy, full_softmax, mixed_log_expected_count, sampled_softmax
 from models.ranking import target_ranks
 from models.types import ItemInputs, MatchOut, TrainOut, UserInputs
