@@ -46,3 +46,10 @@ def unsupported_type(*tensors: torch.Tensor) -> str | None:
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             return f"the kernel computes in float32 and an input is {tensor.dtype}"
     return None
+
+
+def unsupported_gradient(*tensors: torch.Tensor) -> str | None:
+    """Why a kernel without a gradient cannot take these tensors; None where none of them wants one."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "the kernel has no gradient and an input wants one (use torch.no_grad())"
+    return None

@@ -5,11 +5,11 @@
 
 import torch
 
-from kernels.dispatch import unsupported_type, uses_triton
+from kernels.dispatch import unsupported_gradient, unsupported_type, uses_triton
 from kernels.lss_score import launch, reference, reference_serving
 from kernels.lss_score.types import LSSWeights, StoredItems, TopCandidates
 
-__all__ = ["LSSWeights", "StoredItems", "TopCandidates", "lss_score", "score_stored", "top_stored"]
+__all__ = ["LSSWeights", "StoredItems", "TopCandidates", "lss_score", "score_stored", "top_stored", "unsupported"]
 
 
 def lss_score(
@@ -70,7 +70,7 @@ def score_stored(
     """
     if not torch.jit.is_scripting():
         _check_store(user_BNUP, items, candidate_BK, weights)
-        if uses_triton(backend, user_BNUP, unsupported=unsupported_type(user_BNUP, *weights)):
+        if uses_triton(backend, user_BNUP, unsupported=unsupported(user_BNUP, weights)):
             return launch.score_stored(*_contiguous(user_BNUP, items, candidate_BK, weights))
     return reference_serving.score_stored(user_BNUP, items, candidate_BK, weights)
 
@@ -95,9 +95,14 @@ def top_stored(
         _check_store(user_BNUP, items, candidate_BK, weights)
         if not 1 <= num_top <= candidate_BK.shape[1]:
             raise ValueError(f"num_top={num_top} of {candidate_BK.shape[1]} candidates, expected at least 1 and at most all")
-        if uses_triton(backend, user_BNUP, unsupported=unsupported_type(user_BNUP, *weights)):
+        if uses_triton(backend, user_BNUP, unsupported=unsupported(user_BNUP, weights)):
             return TopCandidates(*launch.top_stored(*_contiguous(user_BNUP, items, candidate_BK, weights), num_top))
     return reference_serving.top_stored(user_BNUP, items, candidate_BK, weights, num_top)
+
+
+def unsupported(user_BNUP: torch.Tensor, weights: LSSWeights) -> str | None:
+    """Why the kernels for stored items cannot take these; None where they can."""
+    return unsupported_gradient(user_BNUP, *weights) or unsupported_type(user_BNUP, *weights)
 
 
 def _fused(user_BUP: torch.Tensor, item_BVP: torch.Tensor, weights: LSSWeights) -> torch.Tensor:
