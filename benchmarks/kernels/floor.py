@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.kernels.registry import Precision, Work
+from benchmarks.kernels.case import Precision, Work
 
 
 class Peak(NamedTuple):

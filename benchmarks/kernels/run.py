@@ -16,8 +16,9 @@ import torch
 import triton
 import tyro
 
+from benchmarks.kernels.case import Call, Case, Shapes
 from benchmarks.kernels.floor import floor_seconds
-from benchmarks.kernels.registry import OPS, Call, Case, Shapes
+from benchmarks.kernels.registry import OPS
 from benchmarks.kernels.verify import problems
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import append_rows

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.kernels.registry import Case
+from benchmarks.kernels.case import Case
 
 
 def problems(case: Case) -> list[str]:

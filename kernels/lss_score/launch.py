@@ -17,6 +17,8 @@ from kernels.lss_score.triton_serving import score_kernel, top_kernel
 FORWARD_PAIRS = 32
 BACKWARD_PAIRS = 16
 """Pairs of a tile; backward keeps twice the matrices, and more pairs would not fit a thread's registers."""
+STORED_PAIRS = 16
+"""Candidates of a tile: few, so that one request's 2,000 keep a GPU's 132 multiprocessors busy."""
 MAX_CHUNK = 2048
 """Scores that one program sorts at once."""
 
@@ -117,7 +119,7 @@ def score_stored(
     """float32 [B, K]; all tensors contiguous, the weights in LSSWeights' order."""
     num_requests, num_candidates = candidate_BK.shape
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.float32)
-    launchable(score_kernel)[(num_requests * ((num_candidates + FORWARD_PAIRS - 1) // FORWARD_PAIRS),)](
+    launchable(score_kernel)[(num_requests * ((num_candidates + STORED_PAIRS - 1) // STORED_PAIRS),)](
         user_BNUP,
         vector_MX,
         scale_M,
@@ -129,7 +131,7 @@ def score_stored(
         vector_MX.shape[0],
         user_BNUP.shape[1],
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
-        BLOCK_R=FORWARD_PAIRS,
+        BLOCK_R=STORED_PAIRS,
     )
     return score_BK
 
@@ -151,7 +153,7 @@ def top_stored(
     top_score_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.float32)
     top_column_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.int64)
     top = max(triton.next_power_of_2(num_top), 2)
-    launchable(top_kernel)[(num_requests * ((num_candidates + FORWARD_PAIRS - 1) // FORWARD_PAIRS),)](
+    launchable(top_kernel)[(num_requests * ((num_candidates + STORED_PAIRS - 1) // STORED_PAIRS),)](
         user_BNUP,
         vector_MX,
         scale_M,
@@ -167,7 +169,7 @@ def top_stored(
         user_BNUP.shape[1],
         num_top,
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
-        BLOCK_R=FORWARD_PAIRS,
+        BLOCK_R=STORED_PAIRS,
         CHUNK=max(min(triton.next_power_of_2(num_candidates), MAX_CHUNK), top),
         TOP=top,
     )

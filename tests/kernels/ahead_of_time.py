@@ -11,39 +11,17 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from tests.kernels.kernel_case import KernelCase
+from tests.kernels.scoring_cases import SCORING_CASES
+
 H100 = GPUTarget("cuda", 90, 32)
-MAX_REGISTERS = 255
-"""Of a thread, by the instruction set."""
-MAX_SHARED_BYTES = 227 * 1024
-"""Of a program, by the H100's hardware."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelCase:
-    """A kernel with the types of its arguments, its constants, and what it may need."""
-
-    kernel: str
-    """module:name."""
-    signature: Mapping[str, str]
-    """Argument -> type, as Triton writes it (`*fp32`, `*bf16`, `*i64`, `i32`, `fp32`); all but the constants."""
-    constants: Mapping[str, object] = field(default_factory=dict)
-    """Compile-time argument -> value."""
-    num_warps: int = 4
-    num_stages: int = 3
-    max_registers: int = MAX_REGISTERS
-    max_spilled_bytes: int = 0
-    """Stored to and loaded from local memory, added up."""
-    max_shared_bytes: int = MAX_SHARED_BYTES
-
-
-CASES: dict[str, KernelCase] = {}
+CASES: dict[str, KernelCase] = {**SCORING_CASES}
 """Every kernel at the shape that is served."""
 
 
