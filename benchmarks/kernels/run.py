@@ -22,6 +22,7 @@ from benchmarks.kernels.registry import OPS
 from benchmarks.kernels.verify import problems
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import append_rows
+from kernels.cuda_graph import captured
 from trainer.cli import one_screen_errors
 from trainer.console import console
 from trainer.errors import UserError
@@ -90,39 +91,43 @@ def _origin() -> dict[str, str]:
 
 
 def measure(case: Case, *, device: torch.device, seconds: float) -> list[dict[str, str]]:
-    """A row per variant: microseconds (20th, 50th, 80th percentile), throughputs, share of the floor, speed-up over eager."""
+    """A row per variant; a variant that cannot run (a capture, a compilation) leaves its error and the others alone."""
     on_gpu = device.type == "cuda"
-    found = problems(case) if on_gpu else []
-    check = "not run: no GPU" if not on_gpu else "; ".join(found) or "passed"
-    floor = floor_seconds(case.work, device)
+    found = problems(case) if on_gpu else ["not run: no GPU"]
     rows: list[dict[str, str]] = []
-    eager: float | None = None
+    eager = None
     for variant, prepare in _variants(case, on_gpu=on_gpu):
+        row = {"case": case.label, "variant": variant, "device": device.type, "check": "; ".join(found) or "passed"}
         try:
-            p20, p50, p80 = quantiles(prepare(), device=device, seconds=seconds)
-        except Exception as error:  # one variant's failure (a capture, a compilation) must not lose the others
-            torch.cuda.synchronize() if on_gpu else None
-            rows.append({"case": case.label, "variant": variant, "check": f"{type(error).__name__}: {str(error)[:200]}"})
+            times = quantiles(prepare(), device=device, seconds=seconds)
+        except Exception as error:
+            rows.append(row | {"check": f"{type(error).__name__}: {str(error)[:200]}"})
             continue
-        eager = p50 if variant == "eager" else eager
-        told = eager is not None and (variant != "triton" or not found)
-        rows.append(
-            {
-                "case": case.label,
-                "variant": variant,
-                "p20_us": f"{1e6 * p20:.1f}",
-                "p50_us": f"{1e6 * p50:.1f}",
-                "p80_us": f"{1e6 * p80:.1f}",
-                "gb_per_s": f"{case.work.num_bytes / p50 / 1e9:.1f}",
-                "tflop_per_s": f"{case.work.flops / p50 / 1e12:.3f}",
-                "floor_us": f"{1e6 * floor:.1f}" if floor is not None else "",
-                "percent_of_floor": f"{100 * floor / p50:.1f}" if floor is not None else "",
-                "speed_up": f"{eager / p50:.2f}" if told and eager is not None else "",
-                "check": check if variant == "triton" or not on_gpu else "",
-                "device": device.type,
-            }
-        )
+        eager = times[1] if variant == "eager" else eager
+        rows.append(row | figures(case, times, floor=floor_seconds(case.work, device), eager=None if found else eager))
     return rows
+
+
+def figures(case: Case, times: tuple[float, float, float], *, floor: float | None, eager: float | None) -> dict[str, str]:
+    """A row's numbers.
+
+    Args:
+        case: what was timed.
+        times: seconds, 20th, 50th and 80th percentile.
+        floor: seconds that the work takes at least; None where that is unknown.
+        eager: the reference's median; None tells no speed-up.
+    """
+    p20, p50, p80 = times
+    return {
+        "p20_us": f"{1e6 * p20:.1f}",
+        "p50_us": f"{1e6 * p50:.1f}",
+        "p80_us": f"{1e6 * p80:.1f}",
+        "gb_per_s": f"{case.work.num_bytes / p50 / 1e9:.1f}",
+        "tflop_per_s": f"{case.work.flops / p50 / 1e12:.3f}",
+        "floor_us": "" if floor is None else f"{1e6 * floor:.1f}",
+        "percent_of_floor": "" if floor is None else f"{100 * floor / p50:.1f}",
+        "speed_up": "" if eager is None else f"{eager / p50:.2f}",
+    }
 
 
 def _variants(case: Case, *, on_gpu: bool) -> Iterator[tuple[str, Callable[[], Call]]]:
@@ -132,25 +137,7 @@ def _variants(case: Case, *, on_gpu: bool) -> Iterator[tuple[str, Callable[[], C
         yield "compile", lambda: case.compiled or torch.compile(case.reference)
         yield "cuda_graph", lambda: case.graph or captured(case.reference)
         yield "triton", lambda: case.kernel
-
-
-def captured(call: Call) -> Call:
-    """A CUDA graph of `call`, whose inputs stay where they are; its replay."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = call()
-
-    def replay() -> tuple[torch.Tensor, ...]:
-        graph.replay()
-        return outputs
-
-    return replay
+        yield "triton_graph", lambda: captured(case.kernel)
 
 
 def quantiles(call: Call, *, device: torch.device, seconds: float) -> tuple[float, float, float]:
@@ -179,7 +166,7 @@ def _line(name: str, row: dict[str, str]) -> str:
         parts.append(f"{row['percent_of_floor']} % of the floor")
     if row["speed_up"]:
         parts.append(f"{row['speed_up']} × eager")
-    return head + ", ".join([*parts, *([f"check: {row['check']}"] if row["check"] else [])])
+    return head + ", ".join([*parts, f"check: {row['check']}"])
 
 
 if __name__ == "__main__":
