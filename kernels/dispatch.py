@@ -13,11 +13,12 @@ from kernels.interpreter import INTERPRETED
 Backend = Literal["auto", "torch", "triton"]
 
 
-def uses_triton(backend: Backend, tensor: torch.Tensor, *, unsupported: str | None = None) -> bool:
+def uses_triton(backend: str, tensor: torch.Tensor, *, unsupported: str | None = None) -> bool:
     """Whether the Triton kernel runs.
 
     Args:
-        backend: `auto` takes the kernel on a GPU where it can, `torch` never, `triton` always.
+        backend: a Backend (scripted signatures know no Literal): `auto` takes the kernel on a GPU where it can, `torch` never,
+            `triton` always.
         tensor: an input; its device decides.
         unsupported: why the kernel cannot take these inputs; None where it can.
 

@@ -9,12 +9,11 @@ from kernels.diffusion_reverse.types import ConvWeights, ReverseSteps
 
 
 def conv(
-    input_BCL: torch.Tensor, mask_B1L: torch.Tensor, weights: ConvWeights, *, stride: int = 1, last: bool = False
+    input_BCL: torch.Tensor, mask_B1L: torch.Tensor, weights: ConvWeights, stride: int = 1, last: bool = False
 ) -> torch.Tensor:
     """Convolution with a zero beyond either end, LayerNorm over channels, SiLU; 0 at padding."""
     hidden_BLC = F.conv1d(input_BCL, weights.weight_OI3, weights.bias_O, stride, 1).transpose(1, 2)
-    if not last:
-        hidden_BLC = F.silu(F.layer_norm(hidden_BLC, hidden_BLC.shape[2:], weights.gain_O, weights.shift_O))
+    hidden_BLC = hidden_BLC if last else F.silu(F.layer_norm(hidden_BLC, hidden_BLC.shape[2:], weights.gain_O, weights.shift_O))
     return hidden_BLC.transpose(1, 2) * mask_B1L
 
 
@@ -25,11 +24,10 @@ def unet(input_BCL: torch.Tensor, mask_B1L: torch.Tensor, layers: list[ConvWeigh
     for level in range(levels):
         masks.append(torch.maximum(masks[-1][:, :, 0::2], masks[-1][:, :, 1::2]))
         hidden.append(conv(hidden[-1], masks[-1], layers[1 + level], stride=2))
-    below_BCL = hidden.pop()
     for level in range(levels):
-        joined_BCL = torch.cat([below_BCL.repeat_interleave(2, dim=2), hidden.pop()], dim=1)
-        below_BCL = conv(joined_BCL, masks[levels - 1 - level], layers[1 + levels + level])
-    return conv(below_BCL, mask_B1L, layers[-1], last=True)
+        below_BCL = hidden.pop().repeat_interleave(2, dim=2)
+        hidden.append(conv(torch.cat([below_BCL, hidden.pop()], dim=1), masks[levels - 1 - level], layers[1 + levels + level]))
+    return conv(hidden[0], mask_B1L, layers[-1], last=True)
 
 
 def diffusion_reverse(
@@ -40,12 +38,12 @@ def diffusion_reverse(
     mask_B1L = F.pad(valid_BL, [missing, 0]).unsqueeze(1).to(condition_BLD.dtype)
     condition_BDL = F.pad(torch.where(valid_BL.unsqueeze(2), condition_BLD, 0.0).transpose(1, 2), [missing, 0])
     noise_BNDL = F.pad(noise_BNLD.transpose(2, 3), [missing, 0])
-    z_BDL = noise_BNDL[:, 0]
-    for step in range(steps.coefficient_S3.shape[0]):
+    (coefficient_S3, signal_SI), z_BDL = steps, noise_BNDL[:, 0]
+    for step in range(coefficient_S3.shape[0]):
         input_BCL = torch.cat([z_BDL, condition_BDL], dim=1)
-        if steps.signal_SI is not None:
-            input_BCL = input_BCL + steps.signal_SI[step].unsqueeze(1)
-        of_z0, of_z, of_noise = steps.coefficient_S3[step].unbind()
+        if signal_SI is not None:
+            input_BCL = input_BCL + signal_SI[step].unsqueeze(1)
+        of_z0, of_z, of_noise = coefficient_S3[step].unbind()
         z_BDL = of_z0 * unet(input_BCL, mask_B1L, layers) + of_z * z_BDL  # eq. 16
         if step + 1 < noise_BNDL.shape[1]:
             z_BDL = z_BDL + of_noise * noise_BNDL[:, step + 1]  # eq. 17

@@ -196,12 +196,13 @@ def reverse_kernel(
     for step in tl.range(0, num_steps):
         if STREAM:
             tl.debug_barrier()  # a load behind it is not moved before the loop
-        sums = first
+        sums, step_vectors_ptr = first, vectors_ptr
         if SCRATCH:
-            sums = _load_scratch(scratch_ptr + step * zero, M, C0)  # an address that hangs on the step is read in every step
+            # what lies at an address that hangs on the step is read in every step, and takes no registers before
+            sums, step_vectors_ptr = _load_scratch(scratch_ptr + step * zero, M, C0), vectors_ptr + step * zero
         if SIGNAL:
             sums = _signalled(sums, valid, signal_ptr + step * 3 * C0, C0)
-        denoised = unet(z, sums, moves, valid, tiles_ptr + 3 * D * C0, vectors_ptr, C1, C2, OPERAND, PRECISION)
+        denoised = unet(z, sums, moves, valid, tiles_ptr + 3 * D * C0, step_vectors_ptr, C1, C2, OPERAND, PRECISION)
         z = _stepped(z, denoised, valid, coefficient_ptr + 3 * step)
         if NOISY:
             later = tl.minimum(step + 1, num_noise - 1) * num_positions  # the last step's has a coefficient of 0

@@ -16,7 +16,7 @@ from kernels.diffusion_reverse import (
 from kernels.row_noise import normal_of_rows
 from tests.kernels.devices import KERNEL_DEVICE
 from tests.kernels.poison import poisoned
-from tests.kernels.reverse_cases import on, random_layers, random_rows, random_steps
+from tests.kernels.reverse_cases import on, random_conv, random_layers, random_rows, random_steps
 
 # B rows, L positions, D width
 WIDTH = 16
@@ -115,7 +115,7 @@ def test_scripted_calls_take_the_reference():
     ("layers", "num_positions", "reason"),
     [
         (random_layers(24), 5, r"widths \(24, 24, 48, 48\)"),
-        (random_layers(16)[:2], 5, "2 convolutions"),
+        ([random_conv(*pair) for pair in [(32, 16), (16, 32), (48, 16), (16, 16)]], 5, "4 convolutions"),
         (random_layers(16), launch.MAX_POSITIONS + 1, "513 positions and the kernel takes 512"),
     ],
 )
@@ -167,10 +167,12 @@ def test_a_key_that_is_none_is_refused(row_id_B, seed):
         (1, 16, 16),
         (1, 1, 16),
         (132, 16, 16),
-        (133, 16, 32),
-        (5000, 16, launch.MAX_TILE),
-        (10, 128, 128),
-        (5000, 2, launch.MAX_TILE),
+        (133, 16, 64),
+        (528, 16, 64),
+        (529, 16, 128),
+        (5000, 2, 128),
+        (1, 32, 32),
+        (1, 128, 128),
     ],
 )
 def test_tiles_keep_all_multiprocessors_busy(num_rows, blocks, rows):
