@@ -13,6 +13,8 @@ from kernels.item_softmax.triton_kernel import forward_kernel, item_kernel, user
 
 BLOCK_ROWS = 64
 BLOCK_ITEMS = 64
+GRADIENT_TILE = 32
+"""Rows and items of a tile in the items' gradient, which holds more of both and would spill registers with 64."""
 PROGRAMS = 264
 """Programs that keep a GPU busy, two a multiprocessor of an H100; where tiles of rows are fewer, they share the catalogue out."""
 MIN_SHARE = 256
@@ -85,8 +87,9 @@ def item_gradient(
     num_rows, num_items = user_BC.shape[0], item_MC.shape[0]
     grad_item_MC = torch.empty_like(item_MC)
     inputs = (user_BC, item_MC, target_B, log_q_M, logsumexp_B, grad_B)
-    launchable(item_kernel)[((num_items + BLOCK_ITEMS - 1) // BLOCK_ITEMS,)](
-        *inputs, grad_item_MC, num_rows, num_items, **_constants(user_BC, item_MC)
+    constants = {**_constants(user_BC, item_MC), "BLOCK_B": GRADIENT_TILE, "BLOCK_M": GRADIENT_TILE}
+    launchable(item_kernel)[((num_items + GRADIENT_TILE - 1) // GRADIENT_TILE,)](
+        *inputs, grad_item_MC, num_rows, num_items, **constants
     )
     return grad_item_MC
 

@@ -153,6 +153,7 @@ def top_stored(
     top_score_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.float32)
     top_column_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.int64)
     top = max(triton.next_power_of_2(num_top), 2)
+    chunk = max(min(triton.next_power_of_2(num_candidates), MAX_CHUNK), top)
     launchable(top_kernel)[(num_requests * ((num_candidates + STORED_PAIRS - 1) // STORED_PAIRS),)](
         user_BNUP,
         vector_MX,
@@ -170,7 +171,8 @@ def top_stored(
         num_top,
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
         BLOCK_R=STORED_PAIRS,
-        CHUNK=max(min(triton.next_power_of_2(num_candidates), MAX_CHUNK), top),
+        CHUNK=chunk,
         TOP=top,
+        ONE_CHUNK=chunk >= num_candidates,
     )
     return top_score_BT, top_column_BT

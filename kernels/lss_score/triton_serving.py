@@ -48,17 +48,24 @@ def sort_keys(score_R, column_R, num_candidates):
 
 
 @triton.jit
-def request_top(score, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr):
-    """Keys of the TOP best of one request's scores, best first, a chunk at a time."""
-    chunk = tl.arange(0, CHUNK).to(tl.int64)
+def chunk_top(score, start, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr):
+    """Keys of the TOP best of CHUNK scores, best first."""
+    column_C = start + tl.arange(0, CHUNK).to(tl.int64)
     # past L1, which may hold a neighbour's lines from before these scores were written
-    score_C = tl.load(score + chunk, mask=chunk < num_candidates, other=0.0, cache_modifier=".cg")
-    best = tl.topk(sort_keys(score_C, chunk, num_candidates), TOP)
-    for start in range(CHUNK, num_candidates, CHUNK):
-        column_C = start + chunk
-        score_C = tl.load(score + column_C, mask=column_C < num_candidates, other=0.0, cache_modifier=".cg")
-        more = tl.topk(sort_keys(score_C, column_C, num_candidates), TOP)
-        best = tl.topk(tl.reshape(tl.join(best, more), [2 * TOP]), TOP)
+    score_C = tl.load(score + column_C, mask=column_C < num_candidates, other=0.0, cache_modifier=".cg")
+    return tl.topk(sort_keys(score_C, column_C, num_candidates), TOP)
+
+
+@triton.jit
+def request_top(score, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr, ONE_CHUNK: tl.constexpr):
+    """Keys of the TOP best of one request's scores, best first."""
+    if ONE_CHUNK:
+        best = chunk_top(score, 0, num_candidates, CHUNK, TOP)
+    else:
+        best = tl.full([TOP], -9223372036854775808, tl.int64)
+        for start in range(0, num_candidates, CHUNK):
+            more = chunk_top(score, start, num_candidates, CHUNK, TOP)
+            best = tl.topk(tl.reshape(tl.join(best, more), [2 * TOP]), TOP)
     return best
 
 
@@ -85,7 +92,8 @@ def top_kernel(
     user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3, score, arrived, top_score, top_column,
     num_candidates, num_items, num_queries, num_top,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, TOP: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    CHUNK: tl.constexpr, TOP: tl.constexpr, ONE_CHUNK: tl.constexpr,
 ):  # fmt: skip
     """As score_kernel; the program that is the last of its request, by the counter `arrived` [B], then picks the best."""
     tiles = tl.cdiv(num_candidates, BLOCK_R)
@@ -98,7 +106,7 @@ def top_kernel(
     tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
     tl.debug_barrier()  # every thread's score before this program counts as arrived
     if tl.atomic_add(arrived + request, 1, sem="acq_rel") == tiles - 1:
-        best = request_top(score + request * num_candidates, num_candidates, CHUNK, TOP)
+        best = request_top(score + request * num_candidates, num_candidates, CHUNK, TOP, ONE_CHUNK)
         column = 2147483647 - (best & 4294967295)
         place = tl.arange(0, TOP)
         mask = place < num_top

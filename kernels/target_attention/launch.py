@@ -13,10 +13,10 @@ from kernels.interpreter import MIN_DOT, launchable
 from kernels.target_attention.triton_dice import gate_backward_kernel, gate_kernel
 from kernels.target_attention.triton_kernel import backward_kernel, forward_kernel
 
-BLOCK_POSITIONS = 32
-FORWARD_ROWS = 4
-BACKWARD_ROWS = 16
-"""Rows of a program: weights are loaded once for all of them; backward also writes one share of their gradients for all."""
+FORWARD = {"BLOCK_L": 32, "ROWS": 4, "num_warps": 8}
+BACKWARD = {"BLOCK_L": 16, "ROWS": 16, "num_warps": 8, "num_stages": 1}
+"""Positions of a tile, as many as registers hold, and rows of a program: weights are loaded once for all of them, and backward
+writes one share of their gradients for all."""
 GATE_NUMBERS = 4096
 """Activations of a tile of the gate."""
 
@@ -26,7 +26,7 @@ def _constants(history_JD: torch.Tensor, hidden1_C: torch.Tensor, hidden2_E: tor
     blocks = {f"BLOCK_{name}": max(MIN_DOT, triton.next_power_of_2(size)) for name, size in sizes.items()}
     # TF32 holds a 16-bit number exactly; float32 in three parts keeps the reference's precision on tensor cores
     precision = "tf32x3" if history_JD.dtype == torch.float32 else "tf32"
-    return {**sizes, **blocks, "BLOCK_L": BLOCK_POSITIONS, "PRECISION": precision}
+    return {**sizes, **blocks, "PRECISION": precision}
 
 
 def _forward(
@@ -41,7 +41,7 @@ def _forward(
     """`weights` in the order of the kernel's arguments, from the first layer's base on."""
     num_rows, num_queries = offset.shape[0] - 1, query.shape[0] if every else 1
     out = history_JD.new_empty((num_rows, num_queries, history_JD.shape[1]) if every else (num_rows, history_JD.shape[1]))
-    launchable(forward_kernel)[((num_rows + FORWARD_ROWS - 1) // FORWARD_ROWS, num_queries)](
+    launchable(forward_kernel)[((num_rows + FORWARD["ROWS"] - 1) // FORWARD["ROWS"], num_queries)](
         history_JD,
         offset,
         query,
@@ -51,7 +51,7 @@ def _forward(
         num_queries,
         *eps,
         **_constants(history_JD, weights[3], weights[7]),
-        ROWS=FORWARD_ROWS,
+        **FORWARD,
         EVERY=every,
     )
     return out
@@ -108,7 +108,7 @@ def attend_backward(
     )
     learned = (history_weight_CD, product_weight_CD, alpha1_C, weight2_EC, bias2_E, alpha2_E, weight3_1E, bias3_1)
     num_rows = offset.shape[0] - 1
-    num_programs = (num_rows + BACKWARD_ROWS - 1) // BACKWARD_ROWS
+    num_programs = (num_rows + BACKWARD["ROWS"] - 1) // BACKWARD["ROWS"]
     grads = [torch.empty_like(tensor) for tensor in (history_JD, query_BD, base_BC)]
     parts = [weight.new_empty((num_programs, *weight.shape), dtype=torch.float32) for weight in learned]
     launchable(backward_kernel)[(num_programs,)](
@@ -122,7 +122,7 @@ def attend_backward(
         num_rows,
         *eps,
         **_constants(history_JD, alpha1_C, alpha2_E),
-        ROWS=BACKWARD_ROWS,
+        **BACKWARD,
     )
     return [*grads, *[part.sum(0).to(weight.dtype) for part, weight in zip(parts, learned, strict=True)]]
 

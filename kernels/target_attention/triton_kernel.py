@@ -111,8 +111,6 @@ def backward_kernel(
     """One program per ROWS rows: gradients of their positions, queries and bases, its share of each weight's, `part…` [Y, …]."""
     program = tl.program_id(0).to(tl.int64)
     d, c, e = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_E)
-    history_DC = tl.trans(load_matrix(history_weight, c, d, C, D))
-    product_DC = tl.trans(load_matrix(product_weight, c, d, C, D))
     weight2_CE = tl.trans(load_matrix(weight2, e, c, E, C))
     dice1 = load_dice(mean1, var1, alpha1, c, C, eps1)
     dice2 = load_dice(mean2, var2, alpha2, e, E, eps2)
@@ -124,7 +122,9 @@ def backward_kernel(
     for row in range(program * ROWS, tl.minimum((program + 1) * ROWS, num_rows)):
         query_D, base_C = load_vector(query + row * D, d, D), load_vector(base + row * C, c, C)
         grad_D = load_vector(grad + row * D, d, D)
-        folded_DC = history_DC + product_DC * query_D[:, None]
+        # loaded for every row, since registers are scarcer than the cache's bandwidth
+        product_CD = load_matrix(product_weight, c, d, C, D)
+        folded_DC = tl.trans(load_matrix(history_weight, c, d, C, D) + product_CD * query_D[None, :])
         folded_sum_CD, base_sum_C = tl.zeros([BLOCK_C, BLOCK_D], tl.float32), tl.zeros([BLOCK_C], tl.float32)
         stop = tl.load(offset + row + 1)
         for start in range(tl.load(offset + row), stop, BLOCK_L):
@@ -139,7 +139,7 @@ def backward_kernel(
             store_matrix(grad_history, position_L, d, stop, D, grad_LD)
         history_sum_CD += folded_sum_CD
         product_sum_CD += folded_sum_CD * query_D[None, :]
-        store_vector(grad_query + row * D, d, D, tl.sum(folded_sum_CD * tl.trans(product_DC), 0))
+        store_vector(grad_query + row * D, d, D, tl.sum(folded_sum_CD * load_matrix(product_weight, c, d, C, D), 0))
         store_vector(grad_base + row * C, c, C, base_sum_C)
     store_matrix(part_history + program * (C * D), c, d, C, D, history_sum_CD)
     store_matrix(part_product + program * (C * D), c, d, C, D, product_sum_CD)

@@ -15,15 +15,16 @@ _SCORER = "weight1 bias1 weight2 bias2 weight3"
 _SCORER_SIZES = {"U": 2, "V": 2, "P": 64, "D": 16, "BLOCK_P": 64, "BLOCK_D": 16}
 _STORED_SIZES = {"num_candidates": "i32", "num_items": "i32", "num_queries": "i32", "index": "*u8", "candidate": "*i64"}
 _TOP = _STORED_SIZES | {"arrived": "*i32", "top_column": "*i64", "num_top": "i32"}
-_TOP_CONSTANTS = _SCORER_SIZES | {"BLOCK_R": 16, "CHUNK": 2048, "TOP": 128}
+_TOP_CONSTANTS = _SCORER_SIZES | {"BLOCK_R": 16, "CHUNK": 2048, "TOP": 128, "ONE_CHUNK": True}
 
 _ATTENTION = "kernels.target_attention.triton_kernel"
 _NETWORK = "mean1 var1 alpha1 weight2 bias2 mean2 var2 alpha2 weight3 bias3"
 _FIRST = "history query base history_weight product_weight"
 _ATTENTION_SIZES = {"offset": "*i64", "num_rows": "i32", "eps1": "fp32", "eps2": "fp32"}
 _ATTENTION_CONSTANTS = {
-    "D": 32, "C": 64, "E": 16, "BLOCK_L": 32, "BLOCK_D": 32, "BLOCK_C": 64, "BLOCK_E": 16, "PRECISION": "tf32x3",
+    "D": 32, "C": 64, "E": 16, "BLOCK_D": 32, "BLOCK_C": 64, "BLOCK_E": 16, "PRECISION": "tf32x3",
 }  # fmt: skip
+_FORWARD_TILE, _BACKWARD_TILE = {"BLOCK_L": 32, "ROWS": 4}, {"BLOCK_L": 16, "ROWS": 16}
 _PARTS = "part_history part_product part_alpha1 part_weight2 part_bias2 part_alpha2 part_weight3 part_bias3"
 
 _SOFTMAX = "kernels.item_softmax.triton_kernel"
@@ -67,21 +68,26 @@ SCORING_CASES = {
         f"{_ATTENTION}:forward_kernel",
         f"{_FIRST} {_NETWORK} out",
         others=_ATTENTION_SIZES | {"num_queries": "i32"},
-        constants=_ATTENTION_CONSTANTS | {"ROWS": 4, "EVERY": False},
+        constants=_ATTENTION_CONSTANTS | _FORWARD_TILE | {"EVERY": False},
+        num_warps=8,
         max_shared_bytes=64 * 1024,
     ),
     "target_attention_all": _of(
         f"{_ATTENTION}:forward_kernel",
         f"{_FIRST} {_NETWORK} out",
         others=_ATTENTION_SIZES | {"num_queries": "i32"},
-        constants=_ATTENTION_CONSTANTS | {"ROWS": 4, "EVERY": True},
+        constants=_ATTENTION_CONSTANTS | _FORWARD_TILE | {"EVERY": True},
+        num_warps=8,
         max_shared_bytes=64 * 1024,
     ),
     "target_attention_backward": _of(
         f"{_ATTENTION}:backward_kernel",
         f"{_FIRST} {_NETWORK} grad grad_history grad_query grad_base {_PARTS}",
         others=_ATTENTION_SIZES,
-        constants=_ATTENTION_CONSTANTS | {"ROWS": 16},
+        constants=_ATTENTION_CONSTANTS | _BACKWARD_TILE,
+        num_warps=8,
+        num_stages=1,
+        max_spilled_bytes=64,
         max_shared_bytes=96 * 1024,
     ),
     "dice_gate_backward": _of(
@@ -109,7 +115,7 @@ SCORING_CASES = {
         f"{_SOFTMAX}:item_kernel",
         "user item log_q logsumexp grad grad_item",
         others=_SOFTMAX_SIZES,
-        constants=_SOFTMAX_CONSTANTS,
+        constants=_SOFTMAX_CONSTANTS | {"BLOCK_B": 32, "BLOCK_M": 32},
         max_shared_bytes=160 * 1024,
     ),
 }

@@ -8,7 +8,7 @@ import torch
 from models import MODELS, build_task
 from models.backend import set_backend
 from models.fit import FIT, FITConfig
-from models.layers.diffusion_config import DiffusionConfig
+from models.layers.meta_query import MetaQueryConfig
 from models.layers.mixed_attention import MixedAttentionConfig
 from models.layers.mlp import TowerConfig
 from models.t2diff import T2DiffConfig
@@ -17,8 +17,14 @@ from tests.models.synthetic import DIMS, KINDS, catalogue_of, random_inputs, ran
 
 STEPS = 20
 SMALL = {
-    "fit": FITConfig(tower=TowerConfig(hidden_dims=(16, 8)), attention_dims=(16, 8), head_dim=8, scorer_dim=4),
-    "t2diff": T2DiffConfig(attention=MixedAttentionConfig(session_len=3), output_dim=8, diffusion=DiffusionConfig(num_steps=4)),
+    "fit": FITConfig(
+        tower=TowerConfig(hidden_dims=(16, 8)),
+        meta_query=MetaQueryConfig(num_queries=4),
+        attention_dims=(16, 8),
+        head_dim=8,
+        scorer_dim=4,
+    ),
+    "t2diff": T2DiffConfig(attention=MixedAttentionConfig(session_len=3)),
 }
 
 
