@@ -1,12 +1,12 @@
 """The papers' losses."""
 
-# B rows, M items of the catalogue, X items of a chunk, K sampled candidates, C vector width
-
-from typing import Any
+# B rows, M items of the catalogue, K sampled candidates, C vector width
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+
+from kernels.dispatch import Backend
+from kernels.item_softmax import accumulation_type, item_softmax
 
 
 def binary_cross_entropy(logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
@@ -17,94 +17,14 @@ def binary_cross_entropy(logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.
     return F.binary_cross_entropy_with_logits(logit_B.float(), label_B, reduction="sum")
 
 
-def full_softmax(user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor, *, chunk_items: int) -> torch.Tensor:
-    """-log softmax over the whole catalogue of each row's target (T2Diff eq. 24), exact, with the dot product as the score.
+def full_softmax(
+    user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor, *, chunk_items: int, backend: Backend = "auto"
+) -> torch.Tensor:
+    """-log softmax over the whole catalogue of each row's target (T2Diff eq. 24), with the dot product as the score.
 
-    The [B, M] scores never exist as a whole: forward keeps one log-sum-exp per row and backward computes the scores again, chunk by
-    chunk. Arithmetic is in float32 (float64 for float64 vectors), outside autocast; gradients come in the vectors' own types.
-
-    Args:
-        user_BC: user vectors, float [B, C].
-        item_MC: vectors of the whole catalogue, float [M, C].
-        target_B: int64 [B], the row of `item_MC` that each user chose. Checked on a CPU; on a GPU that would wait for the device,
-            so there the loss of a row whose target is out of range is NaN.
-        chunk_items: items whose scores are held at once. On a CPU 512 keeps them in the cache, which is faster than all at once;
-            a GPU wants few, large chunks.
-
-    Returns:
-        float32 [B] (float64 for float64 vectors), once differentiable.
-
-    Raises:
-        ValueError: shapes disagree, chunk_items is below 1, or a target is out of range.
+    Arguments, result and errors are those of kernels.item_softmax.item_softmax without a correction.
     """
-    if user_BC.dim() != 2 or item_MC.dim() != 2 or user_BC.shape[1] != item_MC.shape[1] or target_B.shape != user_BC.shape[:1]:
-        shapes = f"users {tuple(user_BC.shape)}, items {tuple(item_MC.shape)}, targets {tuple(target_B.shape)}"
-        raise ValueError(f"{shapes}: expected [B, C], [M, C], [B]")
-    if chunk_items < 1 or item_MC.shape[0] < 1:
-        raise ValueError(f"chunk_items={chunk_items} of {item_MC.shape[0]} items, expected at least 1 of each")
-    if target_B.device.type == "cpu":
-        wrong_B = (target_B < 0) | (target_B >= item_MC.shape[0])
-        if bool(wrong_B.any()):
-            row = int(wrong_B.nonzero()[0])
-            raise ValueError(f"target_B[{row}]={int(target_B[row])}, expected an item in [0, {item_MC.shape[0]})")
-    return _StreamingSoftmax.apply(user_BC, item_MC, target_B, chunk_items)
-
-
-class _StreamingSoftmax(torch.autograd.Function):
-    """Log-sum-exp minus the target's score."""
-
-    @staticmethod
-    def forward(ctx: Any, user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor, chunk_items: int) -> torch.Tensor:
-        with torch.autocast(user_BC.device.type, enabled=False):
-            dtype = _accumulation_type(user_BC, item_MC)
-            wide_BC = user_BC.to(dtype)
-            positive_B = torch.full_like(target_B, torch.nan, dtype=dtype)
-            parts = []
-            for start in range(0, item_MC.shape[0], chunk_items):
-                score_BX = wide_BC @ item_MC[start : start + chunk_items].to(dtype).t()
-                column_B1, here_B1 = _column_in_chunk(target_B, start=start, size=score_BX.shape[1])
-                positive_B = torch.where(here_B1.squeeze(1), score_BX.gather(1, column_B1).squeeze(1), positive_B)
-                parts.append(score_BX.logsumexp(1))
-            # joined at the end: adding up chunk after chunk would round once for each
-            logsumexp_B = torch.stack(parts).logsumexp(0)
-        ctx.save_for_backward(user_BC, item_MC, target_B, logsumexp_B)
-        ctx.chunk_items = chunk_items
-        return logsumexp_B - positive_B
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_B: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
-        user_BC, item_MC, target_B, logsumexp_B = ctx.saved_tensors
-        need_user, need_item = ctx.needs_input_grad[:2]
-        with torch.autocast(user_BC.device.type, enabled=False):
-            wide_BC = user_BC.to(logsumexp_B.dtype)
-            # the incoming gradient scales rows of width C here rather than rows of width M
-            scaled_BC = grad_B[:, None] * wide_BC
-            grad_user_BC = torch.zeros_like(wide_BC)
-            grad_item_MC = torch.empty_like(item_MC) if need_item else None
-            for start in range(0, item_MC.shape[0], ctx.chunk_items):
-                item_XC = item_MC[start : start + ctx.chunk_items].to(logsumexp_B.dtype)
-                error_BX = torch.addmm(
-                    logsumexp_B[:, None], wide_BC, item_XC.t(), beta=-1
-                ).exp_()  # softmax, and minus 1 at the target
-                column_B1, here_B1 = _column_in_chunk(target_B, start=start, size=item_XC.shape[0])
-                error_BX.scatter_(1, column_B1, error_BX.gather(1, column_B1) - here_B1.to(error_BX.dtype))
-                if need_user:
-                    grad_user_BC.addmm_(error_BX, item_XC)
-                if grad_item_MC is not None:
-                    grad_item_MC[start : start + ctx.chunk_items] = error_BX.t() @ scaled_BC
-            grad_user_BC *= grad_B[:, None]
-        return grad_user_BC.to(user_BC.dtype) if need_user else None, grad_item_MC, None, None
-
-
-def _accumulation_type(user_BC: torch.Tensor, item_MC: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(user_BC.dtype, item_MC.dtype), torch.float32)
-
-
-def _column_in_chunk(target_B: torch.Tensor, *, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Column of each target in the chunk [start, start + size), and whether it is there at all (else some valid column); [B, 1]."""
-    offset_B1 = target_B[:, None] - start
-    return offset_B1.clamp(0, size - 1), (offset_B1 >= 0) & (offset_B1 < size)
+    return item_softmax(user_BC, item_MC, target_B, chunk_items=chunk_items, backend=backend)
 
 
 def sampled_softmax(
@@ -150,7 +70,7 @@ def sampled_softmax(
         shapes = f"ids {tuple(candidate_K.shape)}, expected counts {tuple(log_expected_count_K.shape)}"
         raise ValueError(f"{num_candidates} candidate vectors, {shapes}: expected the same number of each, at least 1")
     with torch.autocast(user_BC.device.type, enabled=False):
-        dtype = _accumulation_type(user_BC, candidate_item_KC)
+        dtype = accumulation_type(user_BC, candidate_item_KC)
         positive_B1 = (user_BC.to(dtype) * target_item_BC.to(dtype)).sum(1, keepdim=True)
         score_BK = user_BC.to(dtype) @ candidate_item_KC.to(dtype).t() - log_expected_count_K.to(dtype)
         score_BK = score_BK.masked_fill(candidate_K == target_B[:, None], -torch.inf)

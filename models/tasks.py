@@ -11,8 +11,9 @@ from torch import fx, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dataloaders.batch import Batch, Catalogue
+from kernels.dispatch import Backend
+from kernels.row_noise import normal_of_rows
 from models.embeddings import FeatureEmbeddings
-from models.layers.row_noise import normal_of_rows
 from models.losses import binary_cross_entropy, full_softmax, mixed_log_expected_count, sampled_softmax
 from models.ranking import target_ranks
 from models.types import ItemInputs, MatchOut, TrainOut, UserInputs
@@ -120,6 +121,7 @@ class MatchingTask(nn.Module):
             raise ValueError(f"MatchingTask(world_size={world_size}), expected at least 1")
         self.embeddings, self.model, self.config, self.world_size = embeddings, model, config, world_size
         self._item_key = item_key
+        self.kernel_backend: Backend = "auto"
         self.leaks_target = False
         """Evaluation with the training form of the user tower, which may see the target: what the leak check compares with."""
         self._history_key = embeddings.history_of(item_key)
@@ -153,7 +155,7 @@ class MatchingTask(nn.Module):
             user_BC, auxiliary_B = self.model(users, targets, noise_BX, items.item_BD.new_empty(num_rows).uniform_())
             rank_B = torch.zeros_like(target_B)
             if self.config.item_softmax == "full":
-                loss_B = full_softmax(user_BC, self._catalogue_vectors(), target_B, chunk_items=self.config.chunk_items)
+                loss_B = self._full_softmax(user_BC, self._catalogue_vectors(), target_B)
             else:
                 loss_B = _sampled_loss(user_BC, self.model.item_vectors(items), candidate_K, self._log_q_M)
         loss = (loss_B.sum() + auxiliary_B.sum()) * (self.world_size / batch.global_rows)
@@ -191,6 +193,9 @@ class MatchingTask(nn.Module):
         noise_BX = normal_of_rows(batch.row_id_B, self.model.serving_noise_size, seed=EVALUATION_SEED)
         return self.model.user_vectors(users, noise_BX)
 
+    def _full_softmax(self, user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
+        return full_softmax(user_BC, item_MC, target_B, chunk_items=self.config.chunk_items, backend=self.kernel_backend)
+
     def _catalogue_vectors(self) -> torch.Tensor:
         """[M, C]."""
         stride = self.num_items
@@ -212,7 +217,7 @@ class MatchingTask(nn.Module):
             user_BC = self.model(users, targets, noise_BX, uniform_B).user_BC
         else:
             user_BC = self._serve(users, batch)
-        loss_B = full_softmax(user_BC, self._item_MC, target_B, chunk_items=self.config.chunk_items)
+        loss_B = self._full_softmax(user_BC, self._item_MC, target_B)
         if not self.config.mask_history:
             return loss_B, target_ranks(user_BC, self._item_MC, target_B)
         seen = batch.sequence[self._history_key]

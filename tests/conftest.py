@@ -1,14 +1,19 @@
 """Options and fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
 from tests.trainer.small_matching import prepare_small_matching, small_t2diff
 from trainer.config import RunConfig
 from trainer.process_group import distributed
 from trainer.trainer import Trainer
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is decorated, so before any test module imports one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

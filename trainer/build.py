@@ -13,8 +13,10 @@ from dataloaders.negatives import NegativeConfig, check_task
 from dataloaders.row_groups import SkipCounts, skip_list
 from dataloaders.schema import Schema
 from models import build_task, spec_of
+from models.backend import set_backend
 from models.tasks import MatchingLossConfig, MatchingTask
 from trainer.config import RunConfig
+from trainer.console import kernel_choice
 from trainer.errors import UserError
 from trainer.optim import learning_rate_factor
 from trainer.precision import run_under_autocast
@@ -117,6 +119,7 @@ def sharded_task(config: RunConfig, *, schema: Schema, ranks: Ranks, sharding: S
             "--sharding.kind replicated, or --model.loss.item-softmax sampled --loader.negatives.kind shared"
         )
     try:
+        kernel_choice(config.loop.backend, ranks.device)
         task = build_task(
             config.model,
             schema=schema,
@@ -130,6 +133,7 @@ def sharded_task(config: RunConfig, *, schema: Schema, ranks: Ranks, sharding: S
         raise
     except ValueError as error:
         raise UserError(str(error)) from error
+    set_backend(task, config.loop.backend)
     sharded = shard(
         task,
         config=chosen,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dataloaders.loader import LoaderConfig
+from kernels.dispatch import Backend
 from models import ModelConfig
 from models.embeddings import EmbeddingConfig
 from trainer.checkpoint import CheckpointConfig
@@ -22,6 +23,7 @@ NOT_IN_FINGERPRINT = (
     "loop.poll_every_steps",
     "loop.device",
     "loop.tensorboard",
+    "loop.backend",
     "checkpoint",
 )
 """What may change between two starts of one run, since it changes no result."""
@@ -56,6 +58,8 @@ class LoopConfig:
     """bfloat16: forward under autocast, on a GPU only; parameters and optimizer state stay float32."""
     tensorboard: bool = True
     """Write TensorBoard event files beside metrics.jsonl."""
+    backend: Backend = "auto"
+    """auto: Triton kernels on a GPU, plain torch on a CPU; torch: never a kernel; triton: always, or an error."""
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "evals_per_epoch", "patience", "log_every_steps", "poll_every_steps"):

@@ -4,8 +4,11 @@ import io
 import math
 import sys
 
+import torch
 from rich.console import Console
 from rich.table import Table
+
+from kernels.dispatch import Backend, uses_triton
 
 WIDTH_WITHOUT_TERMINAL = 140
 MOST_COLUMNS = 10
@@ -31,6 +34,12 @@ def progress_line(*, step: int, total_steps: int, epoch: float, values: dict[str
         f"  lr {values['learning_rate']:.2e}{temperature}  {values['rows_per_second']:>9,.0f} rows/s"
         f"  data wait {values['data_wait']:4.0%}  eta {duration(eta_seconds)}"
     )
+
+
+def kernel_choice(backend: Backend, device: torch.device) -> str:
+    """What computes the operators of kernels/ on this device; ValueError where the backend cannot run there."""
+    computes = "Triton kernels" if uses_triton(backend, torch.empty(0, device=device)) else "plain torch"
+    return f"{computes} (backend {backend})"
 
 
 def evaluation_line(split: str, *, step: int, values: dict[str, float], note: str = "") -> str:

@@ -17,7 +17,7 @@ from dataloaders.schema import Schema
 from trainer import checkpoint
 from trainer.build import check_monitor, check_schedule, evaluation_loader, sharded_task, skipped_rows, training_loader
 from trainer.config import RunConfig
-from trainer.console import console, evaluation_line
+from trainer.console import console, evaluation_line, kernel_choice
 from trainer.determinism import seed_everything
 from trainer.diagnostics import diagnose
 from trainer.errors import CheckpointError
@@ -179,8 +179,8 @@ class Trainer:
     def _headline(self) -> str:
         return (
             f"{self.run_dir}: {self.config.recipe} on {self.schema.name}, {self.num_parameters:,} parameters,"
-            f" {self.ranks.world_size} rank(s) on {self.ranks.device.type},"
-            f" {self.train_loader.num_rows:,} training rows, {self.steps_per_epoch} steps an epoch"
+            f" {self.ranks.world_size} rank(s) on {self.ranks.device.type}, {self.train_loader.num_rows:,} training rows,"
+            f" {self.steps_per_epoch} steps an epoch, {kernel_choice(self.config.loop.backend, self.ranks.device)}"
         )
 
     def _resume(self) -> None:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.dispatch import Backend
 from models.layers.diffusion import NoiseSchedule
 from models.layers.diffusion_config import DiffusionConfig
 from models.layers.drift_scale import DriftScale
+from models.layers.fused_reverse import FusedReverse
 from models.layers.unet1d import UNet1d
 
 
@@ -58,6 +60,15 @@ class DiffusionModule(nn.Module):
         self.unet = UNet1d(config.unet, dim=dim, device=device)
         self.follow_scale: bool = config.drift_scale == "ema"
         self.drift_scale = DriftScale(device=device)
+        self.kernel_backend: Backend = "auto"
+        self._fused = FusedReverse(
+            sampler=config.sampler, posterior_noise=config.posterior_noise, num_steps=config.num_sample_steps
+        )
+
+    def train(self, mode: bool = True) -> "DiffusionModule":
+        """nn.Module's; weights that were kept for the kernel are packed anew."""
+        self._fused.forget()
+        return super().train(mode)
 
     @torch.jit.export
     def learn(
@@ -111,8 +122,8 @@ class DiffusionModule(nn.Module):
         """
         _check_shapes(history_BLD, valid_BL, [])
         history_BLD = _without_padding(history_BLD, valid_BL)
-        newest_TBD = self._reverse(self._to_unit(history_BLD), valid_BL, noise_BSLD)
-        return self._next_behaviour(newest_TBD[-1], history_BLD, valid_BL)
+        newest_BD = self._sampled(self._to_unit(history_BLD), valid_BL, noise_BSLD)
+        return self._next_behaviour(newest_BD, history_BLD, valid_BL)
 
     @torch.jit.export
     def trajectory(
@@ -146,17 +157,24 @@ class DiffusionModule(nn.Module):
         """Embeddings in units of the drift scale."""
         return vectors_BLD / self.scale
 
+    def _sampled(self, condition_BLD: torch.Tensor, valid_BL: torch.Tensor, noise_BSLD: torch.Tensor) -> torch.Tensor:
+        """z_0 of the newest position, [B, D], after the reverse process: by the kernel, or step by step."""
+        self._check_noise(condition_BLD, noise_BSLD)
+        if not torch.jit.is_scripting():
+            newest_BD = self._fused.run(
+                condition_BLD, valid_BL, noise_BSLD, unet=self.unet, schedule=self.schedule, backend=self.kernel_backend
+            )
+            if newest_BD is not None:
+                return newest_BD
+        return self._reverse(condition_BLD, valid_BL, noise_BSLD)[-1]
+
     def _reverse(self, condition_BLD: torch.Tensor, valid_BL: torch.Tensor, noise_BSLD: torch.Tensor) -> list[torch.Tensor]:
         """ẑ0 of the newest position, [B, D], after each reverse step; the last one is the sample.
 
         The last step needs no position beyond the newest one's receptive field, the step before it none beyond theirs, and so on:
         each step computes what later ones will look at.
         """
-        if noise_BSLD.shape[1] != self.num_noise or noise_BSLD.shape[2:] != condition_BLD.shape[1:]:
-            raise ValueError(
-                f"noise of shape {noise_BSLD.shape} for {self.num_noise} noise tensors and histories of shape "
-                f"{condition_BLD.shape}; expected [rows, num_noise, positions, width]"
-            )
+        self._check_noise(condition_BLD, noise_BSLD)
         steps = self.schedule.sampled_steps(self.num_sample_steps)
         lengths = self._lengths_needed(len(steps), condition_BLD.shape[1])
         z_BLD = noise_BSLD[:, 0]
@@ -169,6 +187,13 @@ class DiffusionModule(nn.Module):
             if index + 1 < len(steps):  # from the last step, z_0 is ẑ0 itself
                 z_BLD = self._fuse(z_BLD, denoised_BLD, steps, index, noise_BSLD[:, :, oldest:])
         return newest
+
+    def _check_noise(self, condition_BLD: torch.Tensor, noise_BSLD: torch.Tensor) -> None:
+        if noise_BSLD.shape[1] != self.num_noise or noise_BSLD.shape[2:] != condition_BLD.shape[1:]:
+            raise ValueError(
+                f"noise of shape {noise_BSLD.shape} for {self.num_noise} noise tensors and histories of shape "
+                f"{condition_BLD.shape}; expected [rows, num_noise, positions, width]"
+            )
 
     def _lengths_needed(self, num_steps: int, num_positions: int) -> list[int]:
         """Newest positions that each of the steps, in order, has to look at."""
@@ -196,7 +221,7 @@ class DiffusionModule(nn.Module):
     def _drift_from_noise(self, condition_BLD: torch.Tensor, valid_BL: torch.Tensor, noise_BLD: torch.Tensor) -> torch.Tensor:
         """ẑ0 of the newest position, [B, D], without the target: the reverse process, or one U-Net call at t = T."""
         if self.tower_condition == "sampled":
-            return self._reverse(condition_BLD, valid_BL, noise_BLD.unsqueeze(1))[-1]
+            return self._sampled(condition_BLD, valid_BL, noise_BLD.unsqueeze(1))
         oldest = valid_BL.shape[1] - self._lengths_needed(1, valid_BL.shape[1])[0]
         t_B = _step_of_all(self.schedule.num_steps, valid_BL)
         return _newest(self.unet(noise_BLD[:, oldest:], condition_BLD[:, oldest:], valid_BL[:, oldest:], t_B))

@@ -41,6 +41,7 @@ class DinUnit(nn.Module):
         self.linear2 = nn.Linear(width1, width2, device=device)
         self.dice2 = Dice(width2, device=device)
         self.linear3 = nn.Linear(width2, 1, device=device)
+        self.kernel_backend: str = "auto"
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -65,7 +66,7 @@ class DinUnit(nn.Module):
     def forward(self, history_JD: torch.Tensor, lengths_B: torch.Tensor, query_BD: torch.Tensor) -> torch.Tensor:
         """History [J, D] with int64 lengths [B] and one query per row [B, D] to [B, D]; exactly 0 for an empty history."""
         if not self.training:
-            return target_attention(history_JD, lengths_B, query_BD, self.weights())
+            return target_attention(history_JD, lengths_B, query_BD, self.weights(), self.kernel_backend)
         # batch statistics need the whole batch (of all ranks) between the layers, so training goes layer by layer
         row_J = row_index(lengths_B, history_JD.shape[0])
         hidden_JC = first_layer(history_JD, query_BD, row_J, self.weight1_C4D, self.bias1_C)
@@ -76,4 +77,4 @@ class DinUnit(nn.Module):
     @torch.jit.export
     def all_queries(self, history_JD: torch.Tensor, lengths_B: torch.Tensor, query_ND: torch.Tensor) -> torch.Tensor:
         """Every row against every query, with running statistics: [J, D], int64 [B], [N, D] to [B, N, D]."""
-        return target_attention_all(history_JD, lengths_B, query_ND, self.weights())
+        return target_attention_all(history_JD, lengths_B, query_ND, self.weights(), self.kernel_backend)

@@ -48,6 +48,7 @@ class Dice(nn.Module):
         self.norm = BatchNorm(num_channels, affine=False, eps=eps, device=device)
         self.alpha_C = nn.Parameter(torch.empty(num_channels, device=device))
         self.eps = eps
+        self.kernel_backend: str = "auto"
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -57,7 +58,7 @@ class Dice(nn.Module):
 
     def forward(self, hidden_XC: torch.Tensor) -> torch.Tensor:
         """[X, C] to [X, C]."""
-        return dice_gate(hidden_XC, self.norm(hidden_XC), self.alpha_C)
+        return dice_gate(hidden_XC, self.norm(hidden_XC), self.alpha_C, self.kernel_backend)
 
     def weights(self) -> DiceWeights:
         """The activation with its running statistics, for the kernel."""

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels.lss_score import lss_score
+from kernels.dispatch import uses_triton
+from kernels.lss_score import LSSWeights, StoredItems, lss_score, score_stored, unsupported
 
 
 class DotProduct(nn.Module):
@@ -172,6 +173,7 @@ class LSS(MultiHead):
         self.row = nn.Linear(num_item_heads, hidden_dim, device=device)
         self.column = nn.Linear(num_user_heads, hidden_dim, device=device)
         self.output_DD = nn.Parameter(torch.empty(hidden_dim, hidden_dim, device=device))
+        self.kernel_backend: str = "auto"
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -183,8 +185,28 @@ class LSS(MultiHead):
     def score(self, user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
         """[..., U, P] and [..., V, P] to [...] logits."""
         return lss_score(
-            user_BUP, item_BVP, self.row.weight, self.row.bias, self.column.weight, self.column.bias, self.output_DD
+            user_BUP,
+            item_BVP,
+            self.row.weight,
+            self.row.bias,
+            self.column.weight,
+            self.column.bias,
+            self.output_DD,
+            self.kernel_backend,
         )  # eq. 13-16
+
+    def picks_in_kernel(self, user_BNUP: torch.Tensor) -> bool:
+        """Whether `score_picked` takes these vectors: where a kernel runs, and no gradient is wanted."""
+        return uses_triton(self.kernel_backend, user_BNUP, unsupported=unsupported(user_BNUP, self._weights()))
+
+    def score_picked(self, user_BNUP: torch.Tensor, index_BK: torch.Tensor, item_BKVP: torch.Tensor) -> torch.Tensor:
+        """As gathering each candidate's user vector by its index and `score`, in one launch: float32 [B, K]."""
+        items = StoredItems(item_BKVP.flatten(2).flatten(0, 1), None, index_BK.flatten())
+        candidate_BK = torch.arange(index_BK.numel(), device=index_BK.device).view_as(index_BK)
+        return score_stored(user_BNUP, items, candidate_BK, self._weights(), self.kernel_backend)
+
+    def _weights(self) -> LSSWeights:
+        return LSSWeights(self.row.weight, self.row.bias, self.column.weight, self.column.bias, self.output_DD)
 
     def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
         """[B, C] twice to [B] logits."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from models.layers.row_noise import normal_of_rows, philox_words
+from kernels.row_noise import normal_of_rows, philox_words
 
 # known answers: Random123 1.14, examples/kat_vectors, "philox4x32 10"
 KNOWN = [

@@ -1,0 +1,155 @@
+"""The kernel as PyTorch operators, which torch.export and AOTInductor can carry, and how its tiles are chosen."""
+
+# B rows, L positions, D width, N noise tensors, S steps, O channels of level 0, M rows of a tile
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch.library import triton_op
+
+from kernels.diffusion_reverse.triton_kernel import reverse_kernel
+from kernels.interpreter import launchable
+
+NUM_WARPS = {16: 4, 32: 4, 64: 4, 128: 8}
+"""Rows of a tile -> warps of its program."""
+SMALL_TILE, MAX_TILE = 16, 128
+"""Rows of the tile for a user at a time, and of the largest."""
+BLOCK = 4
+"""Positions of a block."""
+MAX_POSITIONS = BLOCK * MAX_TILE
+"""Of a history: its blocks fill a tile."""
+SHARED_BYTES = 160 * 1024
+"""Of weights that may lie in the 227 KB of shared memory of an H100's program; the rest is for what its warps exchange."""
+
+
+@triton_op("crosstower::diffusion_reverse", mutates_args=())
+def reverse_from_noise(
+    condition_BLD: torch.Tensor,
+    valid_BL: torch.Tensor,
+    noise_BNLD: torch.Tensor,
+    tiles: torch.Tensor,
+    vectors: torch.Tensor,
+    coefficient_S3: torch.Tensor,
+    signal_S3O: torch.Tensor | None,
+    widths: Sequence[int],
+) -> torch.Tensor:
+    """z_0 [B, D] from given noise; tiles, vectors and widths are those of PackedWeights, signals those of signal_taps."""
+    num_noise = noise_BNLD.shape[1]
+    constants = {
+        **_constants(condition_BLD, tiles, widths),
+        "KEYED": False,
+        "NOISY": num_noise > 1,
+        "SIGNAL": signal_S3O is not None,
+    }
+    num_programs, scratch = _programs(condition_BLD, constants)
+    out_BD = torch.empty_like(condition_BLD[:, 0])
+    sizes = (*condition_BLD.shape[:2], num_noise, coefficient_S3.shape[0], 0)
+    launchable(reverse_kernel)[(num_programs,)](
+        condition_BLD,
+        valid_BL,
+        noise_BNLD,
+        valid_BL,  # row ids, which are not read
+        0,
+        tiles,
+        vectors,
+        coefficient_S3,
+        vectors if signal_S3O is None else signal_S3O,
+        scratch,
+        out_BD,
+        *sizes,
+        **constants,
+    )
+    return out_BD
+
+
+@triton_op("crosstower::diffusion_reverse_keyed", mutates_args=())
+def reverse_from_key(
+    condition_BLD: torch.Tensor,
+    valid_BL: torch.Tensor,
+    row_id_B: torch.Tensor,
+    seed: int,
+    num_noise: int,
+    tiles: torch.Tensor,
+    vectors: torch.Tensor,
+    coefficient_S3: torch.Tensor,
+    signal_S3O: torch.Tensor | None,
+    widths: Sequence[int],
+) -> torch.Tensor:
+    """The same from the noise of kernels.row_noise, which is made where it is used."""
+    constants = {
+        **_constants(condition_BLD, tiles, widths),
+        "KEYED": True,
+        "NOISY": num_noise > 1,
+        "SIGNAL": signal_S3O is not None,
+    }
+    num_programs, scratch = _programs(condition_BLD, constants)
+    out_BD = torch.empty_like(condition_BLD[:, 0])
+    sizes = (*condition_BLD.shape[:2], num_noise, coefficient_S3.shape[0], 0)
+    launchable(reverse_kernel)[(num_programs,)](
+        condition_BLD,
+        valid_BL,
+        condition_BLD,  # noise, which is not read
+        row_id_B,
+        seed,
+        tiles,
+        vectors,
+        coefficient_S3,
+        vectors if signal_S3O is None else signal_S3O,
+        scratch,
+        out_BD,
+        *sizes,
+        **constants,
+    )
+    return out_BD
+
+
+def _programs(condition_BLD: torch.Tensor, constants: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+    """Number of programs (symbolic where the number of rows is), and their scratch memory."""
+    users = constants["M"] // constants["R"]
+    num_programs = (condition_BLD.shape[0] + users - 1) // users
+    size = num_programs * BLOCK * constants["M"] * constants["C0"] if constants["SCRATCH"] else 0
+    return num_programs, condition_BLD.new_empty(size)
+
+
+def _constants(condition_BLD: torch.Tensor, tiles: torch.Tensor, widths: Sequence[int]) -> dict[str, Any]:
+    """Compile-time arguments and options that follow from the inputs."""
+    num_rows, num_positions = condition_BLD.shape[:2]
+    blocks = triton.next_power_of_2(-(-num_positions // BLOCK))
+    num_units = torch.cuda.get_device_properties(condition_BLD.device).multi_processor_count if condition_BLD.is_cuda else 1
+    narrow = tiles.dtype == torch.bfloat16
+    # a float32 operand takes twice the registers: no more rows than needed
+    tile = tile_rows(num_rows if narrow else 1, blocks=blocks, num_units=num_units)
+    dim, width0, width1, width2 = widths
+    return {
+        "D": dim,
+        "C0": width0,
+        "C1": width1,
+        "C2": width2,
+        "R": blocks,
+        "M": tile,
+        "STREAM": tiles.numel() * tiles.element_size() > SHARED_BYTES,
+        "SCRATCH": tile > SMALL_TILE,
+        "OPERAND": tl.bfloat16 if narrow else tl.float32,
+        "PRECISION": "tf32x3",
+        "num_warps": NUM_WARPS[tile],
+        "num_stages": 1,
+    }
+
+
+def tile_rows(num_rows: int, *, blocks: int, num_units: int) -> int:
+    """M: the small tile while every multiprocessor then has at most one program, else four or eight times as many rows.
+
+    Twice the small tile is no choice: Triton would lay its four warps along two warps' worth of rows.
+
+    Args:
+        num_rows: B; where it is symbolic (torch.export), the tile is the largest.
+        blocks: of a user, a power of 2.
+        num_units: multiprocessors of the device.
+    """
+    tile = MAX_TILE
+    if isinstance(num_rows, int):
+        tile = next((tile for tile in (SMALL_TILE, 4 * SMALL_TILE) if num_rows * blocks <= num_units * tile), MAX_TILE)
+    return max(tile, blocks)

@@ -1,0 +1,161 @@
+"""The lightweight similarity scorer in Triton: dense pairs, forward and backward."""
+
+# X pairs, R pairs of a tile, U user heads, V item heads, P head width, D scorer width, Y tiles, i row and j column of S''
+
+import triton
+import triton.language as tl
+
+from kernels.interpreter import narrow
+
+
+@triton.jit
+def load_heads(pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr):
+    """The heads of each pair's row as a tuple of float32 [R, P]; a row starts at `offset_R` and holds HEADS·P numbers."""
+    p = tl.arange(0, BLOCK_P)
+    mask_RP = mask_R[:, None] & (p < P)[None, :]
+    heads = ()
+    for head in tl.static_range(HEADS):
+        head_RP = tl.load(pointer + offset_R[:, None] + (head * P + p)[None, :], mask=mask_RP, other=0.0)
+        heads = heads + (head_RP.to(tl.float32),)  # noqa: RUF005 - Triton has no unpacking of tuples
+    return heads
+
+
+@triton.jit
+def row_layer(users, items, weight1, bias1, U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Eq. 13-14: S as a tuple of U·V vectors [R], and S' as a tuple of U matrices [R, D]."""
+    d = tl.arange(0, BLOCK_D)
+    bias_D = tl.load(bias1 + d, mask=d < D, other=0.0).to(tl.float32)
+    similarity = ()
+    rows = ()
+    for u in tl.static_range(U):
+        row_RD = tl.zeros([users[0].shape[0], BLOCK_D], tl.float32) + bias_D[None, :]
+        for v in tl.static_range(V):
+            similarity_R = tl.sum(users[u] * items[v], 1)  # eq. 13
+            similarity = similarity + (similarity_R,)  # noqa: RUF005
+            row_RD += similarity_R[:, None] * tl.load(weight1 + d * V + v, mask=d < D, other=0.0).to(tl.float32)[None, :]
+        rows = rows + (tl.where(row_RD < 0, 0.0, row_RD),)  # noqa: RUF005 - not maximum, which hides a NaN
+    return similarity, rows
+
+
+@triton.jit
+def column_before_relu(rows, weight2, bias2, i, U: tl.constexpr):
+    """Row i of eq. 15's matrix before its ReLU, [R, D]: W2[i, :] on every column of S'."""
+    column_RD = tl.zeros_like(rows[0]) + tl.load(bias2 + i).to(tl.float32)
+    for u in tl.static_range(U):
+        column_RD += tl.load(weight2 + i * U + u).to(tl.float32) * rows[u]
+    return column_RD
+
+
+@triton.jit
+def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Eq. 15-16: S' to one logit per pair, [R]. S'' exists row by row."""
+    d = tl.arange(0, BLOCK_D)
+    total_RD = tl.zeros_like(rows[0])
+    for i in range(D):
+        column_RD = column_before_relu(rows, weight2, bias2, i, U)
+        weight_D = tl.load(weight3 + i * D + d, mask=d < D, other=0.0).to(tl.float32)
+        total_RD += weight_D[None, :] * tl.where(column_RD < 0, 0.0, column_RD)
+    return tl.sum(total_RD, 1)
+
+
+@triton.jit
+def forward_kernel(
+    user, item, weight1, bias1, weight2, bias2, weight3, out, num_pairs,
+    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """One program per tile of pairs; `user` [X, U, P] and `item` [X, V, P] to `out` [X]."""
+    pair_R = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    mask_R = pair_R < num_pairs
+    users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
+    items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
+    _, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
+    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D)
+    tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=mask_R)
+
+
+@triton.jit
+def backward_projection(
+    rows, grad_R, weight2, bias2, weight3, part2, part_bias2, part3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Eq. 15-16 backwards: gradient of S' as a tuple of U matrices [R, D]; stores the tile's share of the weights' gradients."""
+    d = tl.arange(0, BLOCK_D)
+    grads = ()
+    for _u in tl.static_range(U):
+        grads = grads + (tl.zeros_like(rows[0]),)  # noqa: RUF005
+    for i in range(D):
+        column_RD = column_before_relu(rows, weight2, bias2, i, U)
+        tl.store(part3 + i * D + d, tl.sum(grad_R[:, None] * tl.where(column_RD < 0, 0.0, column_RD), 0), mask=d < D)
+        weight_D = tl.load(weight3 + i * D + d, mask=d < D, other=0.0).to(tl.float32)
+        grad_RD = tl.where(column_RD > 0, grad_R[:, None] * weight_D[None, :], 0.0)
+        tl.store(part_bias2 + i, tl.sum(grad_RD))
+        summed = ()
+        for u in tl.static_range(U):
+            tl.store(part2 + i * U + u, tl.sum(grad_RD * rows[u]))
+            summed = summed + (grads[u] + tl.load(weight2 + i * U + u).to(tl.float32) * grad_RD,)  # noqa: RUF005
+        grads = summed
+    return grads
+
+
+@triton.jit
+def backward_rows(
+    rows, similarity, grads, weight1, part1, part_bias1, U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Eq. 14 backwards: gradient of S as a tuple of U·V vectors [R]; stores the tile's share of the weights' gradients."""
+    d = tl.arange(0, BLOCK_D)
+    bias_D = tl.zeros([BLOCK_D], tl.float32)
+    closed = ()
+    for u in tl.static_range(U):
+        grad_RD = tl.where(rows[u] > 0, grads[u], 0.0)
+        bias_D += tl.sum(grad_RD, 0)
+        closed = closed + (grad_RD,)  # noqa: RUF005
+    tl.store(part_bias1 + d, bias_D, mask=d < D)
+    for v in tl.static_range(V):
+        weight_D = tl.zeros([BLOCK_D], tl.float32)
+        for u in tl.static_range(U):
+            weight_D += tl.sum(closed[u] * similarity[u * V + v][:, None], 0)
+        tl.store(part1 + d * V + v, weight_D, mask=d < D)
+    grad_similarity = ()
+    for u in tl.static_range(U):
+        for v in tl.static_range(V):
+            weight_D = tl.load(weight1 + d * V + v, mask=d < D, other=0.0).to(tl.float32)
+            grad_similarity = grad_similarity + (tl.sum(closed[u] * weight_D[None, :], 1),)  # noqa: RUF005
+    return grad_similarity
+
+
+@triton.jit
+def backward_kernel(
+    user, item, weight1, bias1, weight2, bias2, weight3, grad, grad_user, grad_item,
+    part1, part_bias1, part2, part_bias2, part3, num_pairs,
+    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """One program per tile: S and S' again, then gradients of the tile's vectors and its share of each weight's, `part…` [Y, …]."""
+    tile = tl.program_id(0).to(tl.int64)
+    pair_R = tile * BLOCK_R + tl.arange(0, BLOCK_R)
+    p = tl.arange(0, BLOCK_P)
+    mask_R = pair_R < num_pairs
+    users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
+    items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
+    similarity, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
+    grad_R = tl.load(grad + pair_R, mask=mask_R, other=0.0).to(tl.float32)
+    grads = backward_projection(
+        rows, grad_R, weight2, bias2, weight3,
+        part2 + tile * (D * U), part_bias2 + tile * D, part3 + tile * (D * D), U, D, BLOCK_D,
+    )  # fmt: skip
+    grads = backward_rows(rows, similarity, grads, weight1, part1 + tile * (D * V), part_bias1 + tile * D, U, V, D, BLOCK_D)
+    mask_RP = mask_R[:, None] & (p < P)[None, :]
+    for u in tl.static_range(U):
+        grad_RP = tl.zeros_like(users[0])
+        for v in tl.static_range(V):
+            grad_RP += grads[u * V + v][:, None] * items[v]
+        tl.store(
+            grad_user + (pair_R * (U * P) + u * P)[:, None] + p[None, :], narrow(grad_RP, grad_user.dtype.element_ty), mask=mask_RP
+        )
+    for v in tl.static_range(V):
+        grad_RP = tl.zeros_like(items[0])
+        for u in tl.static_range(U):
+            grad_RP += grads[u * V + v][:, None] * users[u]
+        tl.store(
+            grad_item + (pair_R * (V * P) + v * P)[:, None] + p[None, :], narrow(grad_RP, grad_item.dtype.element_ty), mask=mask_RP
+        )
