@@ -15,7 +15,7 @@ from models.layers.diffusion_module import DiffusionModule
 from models.layers.mixed_attention import MixedAttention, MixedAttentionConfig
 from models.layers.padding import right_aligned, valid_places
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs
+from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
 ItemTower = Literal["embedding", "mlp"]
 
@@ -99,6 +99,8 @@ class T2Diff(nn.Module):
             device=device,
         )
         self.item_mlp = _item_tower(config, dims, device)
+        self.predicts_history: bool = False
+        """Whether `forward` makes cloze predictions, as every matching model says."""
         num_noise = self.diffusion.num_noise if self.diffusion is not None else 0
         self.serving_noise_size: int = num_noise * self.history_len * self.dim
         """X of user_vectors' noise."""
@@ -129,7 +131,7 @@ class T2Diff(nn.Module):
                 noise_BSLD[:, 1],
             )
             predicted_BD, auxiliary_B = out.predicted_BD, self.diffusion_weight * out.loss_B  # eq. 25
-        return MatchForward(self._tower(users, history_BLD, valid_BL, predicted_BD), auxiliary_B)
+        return without_cloze(self._tower(users, history_BLD, valid_BL, predicted_BD), auxiliary_B)
 
     @torch.jit.export
     def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:

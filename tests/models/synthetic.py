@@ -196,6 +196,14 @@ def call(spec: ModelSpec, model: nn.Module, users: UserInputs, items: ItemInputs
     return tuple(model(users, items, torch.randn(num_rows, model.training_noise_size), torch.rand(num_rows)))
 
 
+def predicts_history(spec: ModelSpec) -> bool:
+    """Whether a model makes cloze predictions by its defaults, for which it needs the full softmax."""
+    if spec.task_class is PreRankingTask:
+        return False
+    dims = KINDS[spec.task_class].dims
+    return spec.model_class(spec.config_class(), dims=dims, device=torch.device("meta")).predicts_history
+
+
 def evaluate(task: PreRankingTask | MatchingTask, batch: Batch) -> TrainOut | MatchOut:
     """The task's outputs in evaluation."""
     task.eval()

@@ -129,7 +129,8 @@ def test_scripted_training_step_equals_eager(spec, kind):
     scripted = torch.jit.script(copy.deepcopy(model))
     users, items = random_inputs(16, dims=kind.dims)
     for module in (model, scripted):
-        sum(tensor.square().mean() for tensor in call(spec, module, users, items)).backward()
+        outputs = [tensor for tensor in call(spec, module, users, items) if tensor.is_floating_point() and tensor.numel() > 0]
+        sum(tensor.square().mean() for tensor in outputs).backward()
     expected = all_gradients(model)
     for name, gradient in all_gradients(scripted).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)

@@ -6,7 +6,7 @@ import torch
 from models import MODELS
 from models.ranking import target_ranks
 from models.tasks import MatchingLossConfig, MatchingTask
-from tests.models.synthetic import KINDS, build, evaluate, random_inputs, random_statistics
+from tests.models.synthetic import KINDS, build, evaluate, predicts_history, random_inputs, random_statistics
 
 KIND = KINDS[MatchingTask]
 NUM_ITEMS = 40
@@ -81,7 +81,11 @@ def test_training_ranks_nothing(spec):
     assert torch.equal(out.rank_B, torch.zeros(6, dtype=torch.int64))
 
 
-def test_a_sampled_softmax_trains_every_parameter_on_rows_that_share_candidates(spec):
+def test_a_sampled_softmax_trains_every_parameter_on_rows_that_share_candidates_or_is_refused(spec):
+    if predicts_history(spec):
+        with pytest.raises(ValueError, match=r"use --model\.loss\.item-softmax full"):
+            build(spec, loss=MatchingLossConfig(item_softmax="sampled"))
+        return
     task = build(spec, loss=MatchingLossConfig(item_softmax="sampled"))
     loss, out = task(KIND.batch(64, shared_items=32))
     loss.backward()
