@@ -12,6 +12,7 @@ from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
+from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
 from models.t2diff import T2Diff, T2DiffConfig
 from models.tasks import MatchingTask, PreRankingTask
 from models.two_tower import TwoTower, TwoTowerConfig
@@ -33,6 +34,7 @@ class ModelSpec:
 
 MODELS: dict[str, ModelSpec] = {
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
+    "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "t2diff": ModelSpec(config_class=T2DiffConfig, model_class=T2Diff, task_class=MatchingTask),
     "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
 }
