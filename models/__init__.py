@@ -13,6 +13,7 @@ from dataloaders.schema import Schema
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
+from models.stosa import STOSA, STOSAConfig
 from models.t2diff import T2Diff, T2DiffConfig
 from models.tasks import MatchingTask, PreRankingTask
 from models.two_tower import TwoTower, TwoTowerConfig
@@ -35,6 +36,7 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
+    "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),
     "t2diff": ModelSpec(config_class=T2DiffConfig, model_class=T2Diff, task_class=MatchingTask),
     "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
 }
