@@ -11,6 +11,7 @@ from torch import nn
 from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.dat_plus import DATPlus, DATPlusConfig
+from models.diffurec import DiffuRec, DiffuRecConfig
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
@@ -36,6 +37,7 @@ class ModelSpec:
 
 MODELS: dict[str, ModelSpec] = {
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
+    "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),
