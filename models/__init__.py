@@ -10,6 +10,7 @@ from torch import nn
 
 from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
+from models.contrastvae import ContrastVAE, ContrastVAEConfig
 from models.dat_plus import DATPlus, DATPlusConfig
 from models.diffurec import DiffuRec, DiffuRecConfig
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
@@ -36,6 +37,7 @@ class ModelSpec:
 
 
 MODELS: dict[str, ModelSpec] = {
+    "contrastvae": ModelSpec(config_class=ContrastVAEConfig, model_class=ContrastVAE, task_class=MatchingTask),
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
