@@ -16,6 +16,7 @@ from models.diffurec import DiffuRec, DiffuRecConfig
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
+from models.sasrec import SASRec, SASRecConfig
 from models.stosa import STOSA, STOSAConfig
 from models.t2diff import T2Diff, T2DiffConfig
 from models.tasks import MatchingTask, PreRankingTask
@@ -42,6 +43,7 @@ MODELS: dict[str, ModelSpec] = {
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
+    "sasrec": ModelSpec(config_class=SASRecConfig, model_class=SASRec, task_class=MatchingTask),
     "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),
     "t2diff": ModelSpec(config_class=T2DiffConfig, model_class=T2Diff, task_class=MatchingTask),
     "two_tower": ModelSpec(config_class=TwoTowerConfig, model_class=TwoTower, task_class=PreRankingTask),
