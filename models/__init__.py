@@ -15,6 +15,7 @@ from models.dat_plus import DATPlus, DATPlusConfig
 from models.diffurec import DiffuRec, DiffuRecConfig
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
+from models.gru4rec import GRU4Rec, GRU4RecConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
 from models.sasrec import SASRec, SASRecConfig
 from models.stosa import STOSA, STOSAConfig
@@ -42,6 +43,7 @@ MODELS: dict[str, ModelSpec] = {
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
+    "gru4rec": ModelSpec(config_class=GRU4RecConfig, model_class=GRU4Rec, task_class=MatchingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "sasrec": ModelSpec(config_class=SASRecConfig, model_class=SASRec, task_class=MatchingTask),
     "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),
