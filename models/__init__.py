@@ -16,6 +16,7 @@ from models.diffurec import DiffuRec, DiffuRecConfig
 from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.gru4rec import GRU4Rec, GRU4RecConfig
+from models.hstu import HSTU, HSTUConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
 from models.sasrec import SASRec, SASRecConfig
 from models.stosa import STOSA, STOSAConfig
@@ -44,6 +45,7 @@ MODELS: dict[str, ModelSpec] = {
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "gru4rec": ModelSpec(config_class=GRU4RecConfig, model_class=GRU4Rec, task_class=MatchingTask),
+    "hstu": ModelSpec(config_class=HSTUConfig, model_class=HSTU, task_class=MatchingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "sasrec": ModelSpec(config_class=SASRecConfig, model_class=SASRec, task_class=MatchingTask),
     "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),

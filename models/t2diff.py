@@ -84,9 +84,10 @@ class T2Diff(nn.Module):
             raise ValueError(f"T2Diff needs a history whose id space the item shares, but the inputs are {dims}")
         self.dim, self.history_len, self.max_norm = dims.position, dims.history_len, config.max_norm
         self.diffusion_weight = config.diffusion_weight
-        names = [name for name, _ in dims.context]
         lag, session = config.attention.time_lag, config.attention.new_session if config.attention.session == "gap" else None
-        self.time_lag_column, self.new_session_column = _column(names, lag, "time_lag"), _column(names, session, "new_session")
+        without = "time_lag None, session last_k"
+        self.time_lag_column = dims.context_column(lag, named_by="T2DiffConfig.attention.time_lag", without=without)
+        self.new_session_column = dims.context_column(session, named_by="T2DiffConfig.attention.new_session", without=without)
         self.diffusion = DiffusionModule(config.diffusion, dim=self.dim, device=device) if config.use_diffusion else None
         self.attention = MixedAttention(
             config.attention,
@@ -189,18 +190,6 @@ class T2Diff(nn.Module):
             return vector_XD
         norm_X1 = torch.linalg.vector_norm(vector_XD, dim=1, keepdim=True)
         return vector_XD * (self.max_norm / norm_X1.clamp(min=self.max_norm))
-
-
-def _column(names: list[str], wanted: str | None, field_name: str) -> int:
-    """Place of a context feature, -1 where none is wanted."""
-    if wanted is None:
-        return -1
-    if wanted not in names:
-        raise ValueError(
-            f"T2DiffConfig.attention.{field_name}={wanted!r} is no history feature of the inputs, which have {names}; "
-            "prepare the data with it, name another one, or do without (time_lag None, session last_k)"
-        )
-    return names.index(wanted)
 
 
 def _item_tower(config: T2DiffConfig, dims: InputDims, device: torch.device | None) -> nn.Sequential | None:

@@ -112,3 +112,24 @@ class InputDims:
         for name in ("profile", "attributes", "position", "history_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"InputDims.{name}={getattr(self, name)}, expected at least 0")
+
+    def context_column(self, wanted: str | None, *, named_by: str, without: str) -> int:
+        """The column of context_JF with history feature `wanted`, -1 for None.
+
+        Args:
+            wanted: its name.
+            named_by: the config field that names it.
+            without: what the config has to say to do without it.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        if wanted is None:
+            return -1
+        names = [name for name, _ in self.context]
+        if wanted not in names:
+            raise ValueError(
+                f"{named_by}={wanted!r} is no history feature of the inputs, which have {names}; "
+                f"prepare the data with it, name another one, or do without ({without})"
+            )
+        return names.index(wanted)
