@@ -11,6 +11,7 @@ from torch import nn
 from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.bert4rec import BERT4Rec, BERT4RecConfig
+from models.caser import Caser, CaserConfig
 from models.contrastvae import ContrastVAE, ContrastVAEConfig
 from models.dat_plus import DATPlus, DATPlusConfig
 from models.diffurec import DiffuRec, DiffuRecConfig
@@ -42,6 +43,7 @@ class ModelSpec:
 
 MODELS: dict[str, ModelSpec] = {
     "bert4rec": ModelSpec(config_class=BERT4RecConfig, model_class=BERT4Rec, task_class=MatchingTask),
+    "caser": ModelSpec(config_class=CaserConfig, model_class=Caser, task_class=MatchingTask),
     "contrastvae": ModelSpec(config_class=ContrastVAEConfig, model_class=ContrastVAE, task_class=MatchingTask),
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
