@@ -10,69 +10,53 @@ until validation stops improving.
 
 import dataclasses
 
-from models import ModelConfig
 from models.contrastvae import ContrastVAEConfig
 from models.dat_plus import DATPlusConfig
 from models.diffurec import DiffuRecConfig
-from models.embeddings import EmbeddingConfig
 from models.regular_two_tower import RegularTwoTowerConfig
 from models.stosa import STOSAConfig
-from trainer.config import LoopConfig, RunConfig
-from trainer.optim import OptimizerConfig
-from trainer.recipes.ml1m_matching import mixed_attention_ml1m
+from trainer.config import RunConfig
+from trainer.recipes.ml1m_matching_baselines import ITEMS, of_paper, tuned
 
-ITEMS = EmbeddingConfig(dim=32, init_std=0.05, features=("hist_item", "item"))
 TWO_VECTORS = dataclasses.replace(ITEMS, dim=64)
-
-
-def _tuned(*, recipe: str, model: ModelConfig, embeddings: EmbeddingConfig = ITEMS) -> RunConfig:
-    return dataclasses.replace(mixed_attention_ml1m(), recipe=recipe, model=model, embeddings=embeddings)
-
-
-def _paper(*, recipe: str, model: ModelConfig, embeddings: EmbeddingConfig = ITEMS) -> RunConfig:
-    return dataclasses.replace(
-        _tuned(recipe=recipe, model=model, embeddings=embeddings),
-        optimizer=OptimizerConfig(learning_rate=1e-3, sparse="adam", sparse_learning_rate=1e-3),
-        loop=LoopConfig(max_epochs=20, evals_per_epoch=2, patience=6, monitor="recall@20"),
-    )
 
 
 def regular_two_tower_ml1m() -> RunConfig:
     """The regular two-tower: the mean of the history, and no interaction."""
-    return _tuned(recipe="regular_two_tower_ml1m", model=RegularTwoTowerConfig())
+    return tuned(recipe="regular_two_tower_ml1m", model=RegularTwoTowerConfig())
 
 
 def dat_plus_ml1m() -> RunConfig:
     """DAT+: the regular two-tower with augmented vectors of users and items."""
     embeddings = dataclasses.replace(TWO_VECTORS, features=("user", "hist_item", "item"))
-    return _tuned(recipe="dat_plus_ml1m", model=DATPlusConfig(), embeddings=embeddings)
+    return tuned(recipe="dat_plus_ml1m", model=DATPlusConfig(), embeddings=embeddings)
 
 
 def stosa_ml1m() -> RunConfig:
     """STOSA, whose items are Gaussians of 32 dimensions."""
-    return _tuned(recipe="stosa_ml1m", model=STOSAConfig(dropout=0.0), embeddings=TWO_VECTORS)
+    return tuned(recipe="stosa_ml1m", model=STOSAConfig(dropout=0.0), embeddings=TWO_VECTORS)
 
 
 def stosa_ml1m_paper() -> RunConfig:
     """STOSA with a dropout of 0.3."""
-    return _paper(recipe="stosa_ml1m_paper", model=STOSAConfig(), embeddings=TWO_VECTORS)
+    return of_paper(recipe="stosa_ml1m_paper", model=STOSAConfig(), embeddings=TWO_VECTORS)
 
 
 def diffurec_ml1m() -> RunConfig:
     """DiffuRec with two layers, which is about the size that T2Diff's Table 2 prints."""
-    return _tuned(recipe="diffurec_ml1m", model=DiffuRecConfig(num_layers=2, dropout=0.0, input_dropout=0.0))
+    return tuned(recipe="diffurec_ml1m", model=DiffuRecConfig(num_layers=2, dropout=0.0, input_dropout=0.0))
 
 
 def diffurec_ml1m_paper() -> RunConfig:
     """DiffuRec with four layers and its dropouts."""
-    return _paper(recipe="diffurec_ml1m_paper", model=DiffuRecConfig())
+    return of_paper(recipe="diffurec_ml1m_paper", model=DiffuRecConfig())
 
 
 def contrastvae_ml1m() -> RunConfig:
     """ContrastVAE, whose views differ by variational augmentation alone."""
-    return _tuned(recipe="contrastvae_ml1m", model=ContrastVAEConfig(dropout=0.0))
+    return tuned(recipe="contrastvae_ml1m", model=ContrastVAEConfig(dropout=0.0))
 
 
 def contrastvae_ml1m_paper() -> RunConfig:
     """ContrastVAE with a dropout of 0.3."""
-    return _paper(recipe="contrastvae_ml1m_paper", model=ContrastVAEConfig())
+    return of_paper(recipe="contrastvae_ml1m_paper", model=ContrastVAEConfig())
