@@ -17,6 +17,40 @@ def binary_cross_entropy(logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.
     return F.binary_cross_entropy_with_logits(logit_B.float(), label_B, reduction="sum")
 
 
+def adaptive_mimic(augmented_BC: torch.Tensor, other_BC: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+    """DAT's adaptive-mimic loss of each row (Yu et al. 2021, section 3.2), float32 [B]: |y·a + (1 − y)·p − p|².
+
+    A positive draws the augmented vector a of the one side to the other tower's output p, a negative leaves it alone; p is taken as
+    it is, so that the mimic learns from the tower and not the tower from the mimic.
+
+    Args:
+        augmented_BC: a, float [B, C].
+        other_BC: p, float [B, C]; no gradient comes back.
+        label_B: y, 1 or 0, float [B].
+    """
+    return (label_B.unsqueeze(1) * (augmented_BC - other_BC.detach())).float().square().sum(1)
+
+
+def gaussian_kl(mean_XC: torch.Tensor, log_variance_XC: torch.Tensor) -> torch.Tensor:
+    """KL divergence of N(μ, diag σ²) from N(0, I), the prior term of an ELBO: float [..., C] each to [...]."""
+    return 0.5 * (mean_XC.square() + log_variance_XC.exp() - 1.0 - log_variance_XC).sum(-1)
+
+
+def info_nce(one_BC: torch.Tensor, other_BC: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """InfoNCE (van den Oord et al. 2018) of each row, [B]: its two views are told from the other rows' by their cosine.
+
+    The mean over both directions, each against B − 1 negatives; log B minus its mean bounds the views' mutual information from
+    below. 0 for a single row.
+
+    Args:
+        one_BC: first views, float [B, C].
+        other_BC: second views, float [B, C].
+        temperature: what cosines are divided by.
+    """
+    score_BB = F.normalize(one_BC, dim=1) @ F.normalize(other_BC, dim=1).t() / temperature
+    return 0.5 * (score_BB.logsumexp(0) + score_BB.logsumexp(1)) - score_BB.diagonal()
+
+
 def full_softmax(
     user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor, *, chunk_items: int, backend: Backend = "auto"
 ) -> torch.Tensor:

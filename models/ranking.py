@@ -56,17 +56,36 @@ def target_ranks(
     if target_B.shape != user_BC.shape[:1]:
         raise ValueError(f"{user_BC.shape[0]} users, targets {tuple(target_B.shape)}: expected [B]")
     _check_ids("target_B", target_B, item_MC.shape[0])
-    user_P, item_P = _seen_pairs(user_BC, item_MC, seen_ids_J, seen_lengths_B)
-    # a target does not compete with itself, and this leaves it out once whether it was seen or not
-    every_B = torch.arange(user_BC.shape[0], device=user_BC.device)
-    left_out = _LeftOut.sorted_by_item(torch.cat([user_P, every_B]), torch.cat([item_P, target_B]))
+    left_out = _LeftOut.of_targets(target_B, *_seen_pairs(user_BC, item_MC.shape[0], seen_ids_J, seen_lengths_B))
     target_B1 = exact_scores(user_BC, item_MC[target_B][:, None])
     above_B = torch.zeros_like(target_B)
     for chunk in _chunks(user_BC, item_MC, left_out, max_buffer_scores):
-        not_below_BX = ~(chunk.score_BX < target_B1)  # written so that NaN on either side counts
-        not_below_BX[chunk.user_P, chunk.column_P] = False
-        above_B += not_below_BX.sum(1)
+        above_B += _num_not_below(chunk.score_BX, target_B1, chunk.user_P, chunk.column_P)
     return torch.where(target_B1.squeeze(1).isnan(), item_MC.shape[0], above_B + 1)
+
+
+def ranks_of_scores(
+    score_BM: torch.Tensor,
+    target_B: torch.Tensor,
+    *,
+    seen_ids_J: torch.Tensor | None = None,
+    seen_lengths_B: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`target_ranks` for whoever has the scores themselves, float [B, M], in place of vectors."""
+    if score_BM.dim() != 2 or target_B.shape != score_BM.shape[:1]:
+        raise ValueError(f"scores {tuple(score_BM.shape)}, targets {tuple(target_B.shape)}: expected [B, M] and [B]")
+    _check_ids("target_B", target_B, score_BM.shape[1])
+    left_out = _LeftOut.of_targets(target_B, *_seen_pairs(score_BM, score_BM.shape[1], seen_ids_J, seen_lengths_B))
+    target_B1 = score_BM.gather(1, target_B[:, None])
+    above_B = _num_not_below(score_BM, target_B1, left_out.user_P, left_out.item_P)
+    return torch.where(target_B1.squeeze(1).isnan(), score_BM.shape[1], above_B + 1)
+
+
+def _num_not_below(score_BX: torch.Tensor, target_B1: torch.Tensor, user_P: torch.Tensor, column_P: torch.Tensor) -> torch.Tensor:
+    """Items of each row that compete and score at least the target, int64 [B]."""
+    not_below_BX = ~(score_BX < target_B1)  # written so that NaN on either side counts
+    not_below_BX[user_P, column_P] = False
+    return not_below_BX.sum(1)
 
 
 def top_items(
@@ -91,7 +110,7 @@ def top_items(
     _check_vectors(user_BC, item_MC, max_buffer_scores)
     if not 1 <= k <= item_MC.shape[0]:
         raise ValueError(f"k={k}, expected 1 to {item_MC.shape[0]}, the number of items")
-    left_out = _LeftOut.sorted_by_item(*_seen_pairs(user_BC, item_MC, seen_ids_J, seen_lengths_B))
+    left_out = _LeftOut.sorted_by_item(*_seen_pairs(user_BC, item_MC.shape[0], seen_ids_J, seen_lengths_B))
     nothing = torch.iinfo(torch.int64).min
     best_BK = torch.full((user_BC.shape[0], k), nothing, device=user_BC.device)
     for chunk in _chunks(user_BC, item_MC, left_out, max_buffer_scores):
@@ -115,6 +134,12 @@ class _LeftOut(NamedTuple):
         """The pairs in the order of their items."""
         item_P, order_P = item_P.sort()
         return cls(user_P[order_P], item_P)
+
+    @classmethod
+    def of_targets(cls, target_B: torch.Tensor, user_P: torch.Tensor, item_P: torch.Tensor) -> "_LeftOut":
+        """The pairs and, since a target does not compete with itself, each row's target, once whether it was seen or not."""
+        every_B = torch.arange(target_B.shape[0], device=target_B.device)
+        return cls.sorted_by_item(torch.cat([user_P, every_B]), torch.cat([item_P, target_B]))
 
 
 class _Chunk(NamedTuple):
@@ -170,18 +195,19 @@ def _check_ids(name: str, ids: torch.Tensor, num_items: int) -> None:
 
 
 def _seen_pairs(
-    user_BC: torch.Tensor, item_MC: torch.Tensor, seen_ids_J: torch.Tensor | None, seen_lengths_B: torch.Tensor | None
+    per_user_BX: torch.Tensor, num_items: int, seen_ids_J: torch.Tensor | None, seen_lengths_B: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """User and item of each seen item, int64 [J] each; empty where nothing is masked."""
+    """User and item of each seen item, int64 [J] each; empty where nothing is masked. `per_user_BX` has a row for each user."""
+    num_users, device = per_user_BX.shape[0], per_user_BX.device
     if seen_ids_J is None and seen_lengths_B is None:
-        nothing = torch.empty(0, dtype=torch.int64, device=user_BC.device)
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
         return nothing, nothing
     if seen_ids_J is None or seen_lengths_B is None:
         raise ValueError("seen_ids_J and seen_lengths_B come together; one of them is None")
-    if seen_lengths_B.shape != user_BC.shape[:1] or seen_ids_J.dim() != 1 or int(seen_lengths_B.sum()) != seen_ids_J.shape[0]:
+    if seen_lengths_B.shape != (num_users,) or seen_ids_J.dim() != 1 or int(seen_lengths_B.sum()) != seen_ids_J.shape[0]:
         lengths = f"seen_lengths_B {tuple(seen_lengths_B.shape)} sums to {int(seen_lengths_B.sum())}"
-        shapes = f"{lengths}, seen_ids_J {tuple(seen_ids_J.shape)}, {user_BC.shape[0]} users"
+        shapes = f"{lengths}, seen_ids_J {tuple(seen_ids_J.shape)}, {num_users} users"
         raise ValueError(f"{shapes}: expected one length per user, and as many ids as their sum")
-    _check_ids("seen_ids_J", seen_ids_J, item_MC.shape[0])
-    every_B = torch.arange(user_BC.shape[0], device=user_BC.device)
+    _check_ids("seen_ids_J", seen_ids_J, num_items)
+    every_B = torch.arange(num_users, device=device)
     return every_B.repeat_interleave(seen_lengths_B.long(), output_size=seen_ids_J.shape[0]), seen_ids_J.long()

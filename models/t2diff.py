@@ -15,7 +15,7 @@ from models.layers.diffusion_module import DiffusionModule
 from models.layers.mixed_attention import MixedAttention, MixedAttentionConfig
 from models.layers.padding import right_aligned, valid_places
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs
+from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
 ItemTower = Literal["embedding", "mlp"]
 
@@ -84,9 +84,10 @@ class T2Diff(nn.Module):
             raise ValueError(f"T2Diff needs a history whose id space the item shares, but the inputs are {dims}")
         self.dim, self.history_len, self.max_norm = dims.position, dims.history_len, config.max_norm
         self.diffusion_weight = config.diffusion_weight
-        names = [name for name, _ in dims.context]
         lag, session = config.attention.time_lag, config.attention.new_session if config.attention.session == "gap" else None
-        self.time_lag_column, self.new_session_column = _column(names, lag, "time_lag"), _column(names, session, "new_session")
+        without = "time_lag None, session last_k"
+        self.time_lag_column = dims.context_column(lag, named_by="T2DiffConfig.attention.time_lag", without=without)
+        self.new_session_column = dims.context_column(session, named_by="T2DiffConfig.attention.new_session", without=without)
         self.diffusion = DiffusionModule(config.diffusion, dim=self.dim, device=device) if config.use_diffusion else None
         self.attention = MixedAttention(
             config.attention,
@@ -99,6 +100,8 @@ class T2Diff(nn.Module):
             device=device,
         )
         self.item_mlp = _item_tower(config, dims, device)
+        self.predicts_history: bool = False
+        """Whether `forward` makes cloze predictions, as every matching model says."""
         num_noise = self.diffusion.num_noise if self.diffusion is not None else 0
         self.serving_noise_size: int = num_noise * self.history_len * self.dim
         """X of user_vectors' noise."""
@@ -131,7 +134,7 @@ class T2Diff(nn.Module):
                 noise_BSLD[:, -1],
             )
             predicted_BD, auxiliary_B = out.predicted_BD, self.diffusion_weight * out.loss_B  # eq. 25
-        return MatchForward(self._tower(users, history_BLD, valid_BL, predicted_BD), auxiliary_B)
+        return without_cloze(self._tower(users, history_BLD, valid_BL, predicted_BD), auxiliary_B)
 
     @torch.jit.export
     def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:
@@ -189,18 +192,6 @@ class T2Diff(nn.Module):
             return vector_XD
         norm_X1 = torch.linalg.vector_norm(vector_XD, dim=1, keepdim=True)
         return vector_XD * (self.max_norm / norm_X1.clamp(min=self.max_norm))
-
-
-def _column(names: list[str], wanted: str | None, field_name: str) -> int:
-    """Place of a context feature, -1 where none is wanted."""
-    if wanted is None:
-        return -1
-    if wanted not in names:
-        raise ValueError(
-            f"T2DiffConfig.attention.{field_name}={wanted!r} is no history feature of the inputs, which have {names}; "
-            "prepare the data with it, name another one, or do without (time_lag None, session last_k)"
-        )
-    return names.index(wanted)
 
 
 def _item_tower(config: T2DiffConfig, dims: InputDims, device: torch.device | None) -> nn.Sequential | None:

@@ -1,7 +1,7 @@
 """A task is what the trainer steps: embeddings, model and loss in one module."""
 
 # B rows of this rank's batch, K candidates (the targets, then the shared negatives), M items of the catalogue, C vector width,
-# X numbers of noise
+# J behaviours of all histories, X numbers of noise, or of cloze predictions
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,10 +13,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from dataloaders.batch import Batch, Catalogue
 from kernels.dispatch import Backend
 from kernels.row_noise import normal_of_rows
+from kernels.target_attention import row_index
 from models.embeddings import FeatureEmbeddings
 from models.losses import binary_cross_entropy, full_softmax, mixed_log_expected_count, sampled_softmax
 from models.ranking import target_ranks
-from models.types import ItemInputs, MatchOut, TrainOut, UserInputs
+from models.types import ItemInputs, MatchForward, MatchOut, TrainOut, UserInputs
 
 ItemSoftmax = Literal["full", "sampled"]
 EVALUATION_SEED = 20_250_401
@@ -91,14 +92,15 @@ class MatchingTask(nn.Module):
     Args:
         embeddings: ids to vectors.
         model: `forward(users, items, noise_BX, uniform_B) -> MatchForward`, `user_vectors`, `item_vectors`, `schedule`,
-            `log_values`.
+            `log_values`, `training_noise_size`, `serving_noise_size`, `predicts_history` (whether it makes cloze predictions).
         catalogue: every item.
         item_key: the feature with the target's id, a sequence feature.
         config: the loss.
         world_size: ranks whose gradients are averaged.
 
     Raises:
-        ValueError: world_size is below 1, or the item's id is no sequence feature.
+        ValueError: world_size is below 1, the item's id is no sequence feature, or a model with cloze predictions is to use the
+            sampled softmax.
 
     Example::
 
@@ -120,6 +122,11 @@ class MatchingTask(nn.Module):
         if world_size < 1:
             raise ValueError(f"MatchingTask(world_size={world_size}), expected at least 1")
         self.embeddings, self.model, self.config, self.world_size = embeddings, model, config, world_size
+        if config.item_softmax != "full" and model.predicts_history:
+            raise ValueError(
+                f"{type(model).__name__} predicts behaviours of the history too, and the candidates of item_softmax="
+                f"{config.item_softmax!r} are those of the rows' targets: use --model.loss.item-softmax full"
+            )
         self._item_key = item_key
         self.kernel_backend: Backend = "auto"
         self.leaks_target = False
@@ -152,14 +159,29 @@ class MatchingTask(nn.Module):
         else:
             # methods of a tensor, since torch.randn takes none of the symbols that TorchRec's pipeline traces this with
             noise_BX = items.item_BD.new_empty((num_rows, self.model.training_noise_size)).normal_()
-            user_BC, auxiliary_B = self.model(users, targets, noise_BX, items.item_BD.new_empty(num_rows).uniform_())
-            rank_B = torch.zeros_like(target_B)
+            found = self.model(users, targets, noise_BX, items.item_BD.new_empty(num_rows).uniform_())
+            rank_B, auxiliary_B = torch.zeros_like(target_B), found.auxiliary_B
             if self.config.item_softmax == "full":
-                loss_B = self._full_softmax(user_BC, self._catalogue_vectors(), target_B)
+                loss_B, cloze_B = self._full_losses(found, target_B, users, batch.sequence[self._history_key].values())
+                auxiliary_B = auxiliary_B + cloze_B
             else:
-                loss_B = _sampled_loss(user_BC, self.model.item_vectors(items), candidate_K, self._log_q_M)
+                loss_B = _sampled_loss(found.user_BC, self.model.item_vectors(items), candidate_K, self._log_q_M)
         loss = (loss_B.sum() + auxiliary_B.sum()) * (self.world_size / batch.global_rows)
         return loss, MatchOut(loss.detach(), loss_B.detach(), auxiliary_B.detach(), rank_B)
+
+    def _full_losses(
+        self, found: MatchForward, target_B: torch.Tensor, users: UserInputs, history_id_J: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Softmax loss of each row's target, and its weighted cloze losses summed up, in one pass over the catalogue; [B] each."""
+        query_XC = torch.cat([found.user_BC, found.cloze_XC])
+        cloze_id_X = torch.cat([history_id_J, target_B]).index_select(0, found.cloze_place_X)
+        target_X = torch.cat([target_B, cloze_id_X])
+        loss_X = self._full_softmax(query_XC, self._catalogue_vectors(), target_X)
+        num_rows = target_B.shape[0]
+        row_J = row_index(users.history_lengths_B, history_id_J.shape[0])
+        row_X = torch.cat([row_J, torch.arange(num_rows, device=row_J.device)]).index_select(0, found.cloze_place_X)
+        cloze_X = loss_X[num_rows:] * found.cloze_weight_X
+        return loss_X[:num_rows], cloze_X.new_zeros(num_rows).index_add(0, row_X, cloze_X)
 
     @property
     def num_items(self) -> int:

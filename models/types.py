@@ -1,7 +1,8 @@
 """The NamedTuples of plain tensors that cross the model boundary; they script, and export and C++ see the same shapes."""
 
 # B rows, J all history positions of the batch (jagged), D embedding width of one position (all its attributes), F context features,
-# U width of the pooled user features, A width of the pooled item features, N meta queries (1 without them), H heads, P head width
+# U width of the pooled user features, A width of the pooled item features, N meta queries (1 without them), H heads, P head width,
+# X cloze predictions
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -47,6 +48,19 @@ class MatchForward(NamedTuple):
     """float [B, C]: e_u of T2Diff eq. 22."""
     auxiliary_B: torch.Tensor
     """float [B]: each row's further losses with their weights, e.g. λ·L_KL of T2Diff eq. 25; 0 without any."""
+    cloze_XC: torch.Tensor
+    """float [X, C]: queries for behaviours of the history, as for the hidden ones in BERT4Rec, or for the targets once more, as by
+    ContrastVAE's second view; X may be 0."""
+    cloze_place_X: torch.Tensor
+    """int64 [X]: what each of them is to find: one of the J behaviours of history_JD, or, at J + b, the target of row b."""
+    cloze_weight_X: torch.Tensor
+    """float [X]: what each one's softmax loss counts beside its row's own, which counts 1."""
+
+
+def without_cloze(user_BC: torch.Tensor, auxiliary_B: torch.Tensor) -> MatchForward:
+    """What a model returns that predicts each row's target alone."""
+    none_X = auxiliary_B[:0]
+    return MatchForward(user_BC, auxiliary_B, user_BC[:0], none_X.long(), none_X)
 
 
 class MatchOut(NamedTuple):
@@ -57,7 +71,7 @@ class MatchOut(NamedTuple):
     softmax_loss_B: torch.Tensor
     """float32 [B]: T2Diff eq. 24 of each row."""
     auxiliary_B: torch.Tensor
-    """float32 [B]: the model's further losses; 0 in evaluation."""
+    """float32 [B]: the model's further losses, those of its cloze predictions among them; 0 in evaluation."""
     rank_B: torch.Tensor
     """int64 [B]: place of the target among all items, from 1, ties counted against the model; 0 in training."""
 
@@ -98,3 +112,24 @@ class InputDims:
         for name in ("profile", "attributes", "position", "history_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"InputDims.{name}={getattr(self, name)}, expected at least 0")
+
+    def context_column(self, wanted: str | None, *, named_by: str, without: str) -> int:
+        """The column of context_JF with history feature `wanted`, -1 for None.
+
+        Args:
+            wanted: its name.
+            named_by: the config field that names it.
+            without: what the config has to say to do without it.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        if wanted is None:
+            return -1
+        names = [name for name, _ in self.context]
+        if wanted not in names:
+            raise ValueError(
+                f"{named_by}={wanted!r} is no history feature of the inputs, which have {names}; "
+                f"prepare the data with it, name another one, or do without ({without})"
+            )
+        return names.index(wanted)

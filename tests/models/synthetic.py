@@ -171,7 +171,7 @@ KINDS = {
             features=("user", "hist_item", "hist_category", "hist_time_lag", "hist_new_session", "item", "category"),
         ),
         dims=InputDims(
-            profile=6, attributes=0, position=32, history_len=12, context=(("hist_time_lag", 5), ("hist_new_session", 2))
+            profile=16, attributes=0, position=32, history_len=12, context=(("hist_time_lag", 5), ("hist_new_session", 2))
         ),
     ),
 }
@@ -194,6 +194,24 @@ def call(spec: ModelSpec, model: nn.Module, users: UserInputs, items: ItemInputs
         return (model(users, items),)
     num_rows = items.item_BD.shape[0]
     return tuple(model(users, items, torch.randn(num_rows, model.training_noise_size), torch.rand(num_rows)))
+
+
+def unused_tables(spec: ModelSpec) -> tuple[str, ...]:
+    """How the names of those tables begin that a task has and its model leaves alone: user features, for one of histories alone."""
+    kind = KINDS[spec.task_class]
+    users, items = random_inputs(4, dims=kind.dims)
+    users = users._replace(profile_BU=users.profile_BU.requires_grad_())
+    outputs = call(spec, spec.model_class(spec.config_class(), dims=kind.dims), users, items)
+    sum(tensor.square().sum() for tensor in outputs if tensor.requires_grad).backward()
+    return ("embeddings.pooled.",) if users.profile_BU.grad is None else ()
+
+
+def predicts_history(spec: ModelSpec) -> bool:
+    """Whether a model makes cloze predictions by its defaults, for which it needs the full softmax."""
+    if spec.task_class is PreRankingTask:
+        return False
+    dims = KINDS[spec.task_class].dims
+    return spec.model_class(spec.config_class(), dims=dims, device=torch.device("meta")).predicts_history
 
 
 def evaluate(task: PreRankingTask | MatchingTask, batch: Batch) -> TrainOut | MatchOut:

@@ -9,10 +9,11 @@ from typing import get_args
 import pytest
 import torch
 import tyro
+from torch import nn
 
 from models import MODELS, ModelConfig, spec_of
 from models.types import InputDims
-from tests.models.synthetic import KINDS, build, call, evaluate, random_inputs, random_statistics, take
+from tests.models.synthetic import KINDS, build, call, evaluate, random_inputs, random_statistics, take, unused_tables
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -35,10 +36,11 @@ def all_gradients(module):
     return {name: parameter.grad for name, parameter in module.named_parameters()}
 
 
-def assert_finite(module):
+def assert_finite(module, *, unused):
     for name, gradient in all_gradients(module).items():
-        assert gradient is not None, name
-        assert torch.isfinite(gradient).all(), name
+        if not name.startswith(unused):
+            assert gradient is not None, name
+            assert torch.isfinite(gradient).all(), name
     for name, tensor in module.state_dict().items():
         assert torch.isfinite(tensor).all(), name
 
@@ -111,10 +113,10 @@ def test_the_loss_is_a_scalar_and_the_outputs_are_detached(task, kind):
     assert all(tensor.shape == (12,) for name, tensor in out._asdict().items() if name.endswith("_B"))
 
 
-def test_every_parameter_is_finite_and_gets_a_finite_gradient(task, kind):
+def test_every_parameter_is_finite_and_gets_a_finite_gradient(spec, task, kind):
     loss, _ = task(kind.batch(64))
     loss.backward()
-    assert_finite(task)
+    assert_finite(task, unused=unused_tables(spec))
 
 
 def test_scripted_forward_equals_eager(spec, kind):
@@ -124,12 +126,21 @@ def test_scripted_forward_equals_eager(spec, kind):
     torch.testing.assert_close(call(spec, scripted, users, items), call(spec, model, users, items), atol=1e-6, rtol=0)
 
 
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 def test_scripted_training_step_equals_eager(spec, kind):
-    model = spec.model_class(spec.config_class(), dims=kind.dims)
+    # once it has been profiled, a scripted dropout draws other numbers than an eager one
+    model = without_dropout(spec.model_class(spec.config_class(), dims=kind.dims))
     scripted = torch.jit.script(copy.deepcopy(model))
     users, items = random_inputs(16, dims=kind.dims)
     for module in (model, scripted):
-        sum(tensor.square().mean() for tensor in call(spec, module, users, items)).backward()
+        outputs = [tensor for tensor in call(spec, module, users, items) if tensor.is_floating_point() and tensor.numel() > 0]
+        sum(tensor.square().mean() for tensor in outputs).backward()
     expected = all_gradients(model)
     for name, gradient in all_gradients(scripted).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)
@@ -146,11 +157,11 @@ def test_state_dict_round_trip_gives_identical_outputs(spec, task, kind):
 
 
 @pytest.mark.parametrize("history_lengths", [[0, 3, 0, 2], [0, 0, 0, 0], [0, 0, 1, 0]])
-def test_empty_histories_give_finite_outputs_and_gradients(task, kind, history_lengths):
+def test_empty_histories_give_finite_outputs_and_gradients(spec, task, kind, history_lengths):
     batch = kind.batch(4, history_lengths=history_lengths)
     loss, out = task(batch)
     loss.backward()
-    assert_finite(task)
+    assert_finite(task, unused=unused_tables(spec))
     for tensor in (*out, *evaluate(task, batch)):
         assert torch.isfinite(tensor).all()
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ranking import exact_scores, target_ranks, top_items
+from models.ranking import exact_scores, ranks_of_scores, target_ranks, top_items
 
 
 def small_integers(rows: int, items: int, *, seed: int = 0, dim: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -43,6 +43,7 @@ def test_ranks_and_top_items_are_those_of_a_loop_with_ties_and_repeated_seen_ite
     scores = (user_BC @ item_MC.t()).tolist()
     found = target_ranks(user_BC, item_MC, target_B, **jagged(seen), max_buffer_scores=buffer)
     targets = target_B.tolist()
+    assert torch.equal(ranks_of_scores(user_BC @ item_MC.t(), target_B, **jagged(seen)), found)
     assert found.tolist() == [rank_by_loop(scores[b], targets[b], set(seen[b])) for b in range(rows)]
     score_BK, item_BK = top_items(user_BC, item_MC, k, **jagged(seen), max_buffer_scores=buffer)
     assert item_BK.tolist() == [top_by_sort(scores[b], k, set(seen[b])) for b in range(rows)]
@@ -73,6 +74,11 @@ def test_items_with_equal_vectors_tie_wherever_they_stand_in_the_catalogue() -> 
         torch.testing.assert_close(
             exact_scores(user_BC, item_MC.expand(50, -1, -1)), top_items(user_BC, item_MC, items)[0], rtol=0, atol=0
         )
+
+
+def test_scores_that_are_not_numbers_are_ranked_as_those_of_vectors_are() -> None:
+    score_BM = torch.tensor([[math.nan, 1.0, 2.0], [math.nan, 1.0, 2.0], [3.0, 3.0, -math.inf]])
+    assert ranks_of_scores(score_BM, torch.tensor([0, 2, 1])).tolist() == [3, 2, 2]
 
 
 def test_a_target_that_scores_nan_has_the_last_rank_even_where_everything_else_was_seen() -> None:
@@ -127,5 +133,7 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
         target_ranks(user_BC, item_MC[:, :1], target_B)
     with pytest.raises(ValueError, match="targets \\(1,\\)"):
         target_ranks(user_BC, item_MC, target_B[:1])
+    with pytest.raises(ValueError, match=r"scores \(2, 5\), targets \(1,\): expected \[B, M\] and \[B\]"):
+        ranks_of_scores(user_BC @ item_MC.t(), target_B[:1])
     with pytest.raises(ValueError, match="max_buffer_scores=0"):
         target_ranks(user_BC, item_MC, target_B, max_buffer_scores=0)

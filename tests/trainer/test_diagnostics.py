@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.layers.diffusion_config import TowerCondition
-from models.types import ItemInputs, MatchForward, UserInputs
+from models.types import ItemInputs, MatchForward, UserInputs, without_cloze
 from tests.trainer.small_matching import small_t2diff
 from trainer.config import RunConfig
 from trainer.diagnostics import METRIC, diagnose, leak_check, reverse_process
@@ -34,7 +34,7 @@ def as_forward(user_vectors: Callable[[UserInputs, ItemInputs], torch.Tensor]) -
 
     def forward(users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
         assert noise_BX.shape[0] == uniform_B.shape[0] == users.history_lengths_B.shape[0]
-        return MatchForward(user_vectors(users, items), torch.zeros_like(uniform_B))
+        return without_cloze(user_vectors(users, items), torch.zeros_like(uniform_B))
 
     return forward
 

@@ -11,7 +11,21 @@ from trainer.config import RunConfig
 from trainer.recipes import RECIPES
 from trainer.tables import Kind
 
-PREFIXES = {"FIT": ("fit_",), "TwoTower": ("two_tower_",), "T2Diff": ("t2diff_", "mixed_attention_")}
+PREFIXES = {
+    "FIT": ("fit_",),
+    "TwoTower": ("two_tower_",),
+    "T2Diff": ("t2diff_", "mixed_attention_"),
+    "SASRec": ("sasrec_",),
+    "GRU4Rec": ("gru4rec_",),
+    "HSTU": ("hstu_",),
+    "BERT4Rec": ("bert4rec_",),
+    "Caser": ("caser_",),
+    "RegularTwoTower": ("regular_two_tower_",),
+    "DATPlus": ("dat_plus_",),
+    "STOSA": ("stosa_",),
+    "DiffuRec": ("diffurec_",),
+    "ContrastVAE": ("contrastvae_",),
+}
 """Model class -> how its recipes' names begin; Mixed-attention is T2Diff without diffusion."""
 NO_DIFFUSION = {"model.use_diffusion": False}
 DIFFERENCES: dict[str, tuple[str, dict[str, object]]] = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from trainer.config import RunConfig
-from trainer.recipes import ml1m_matching
+from trainer.recipes import ml1m_matching, ml1m_matching_baselines, ml1m_matching_baselines_latent
 from trainer.recipes.demo import fit_demo, mixed_attention_demo, t2diff_demo, two_tower_demo
 from trainer.recipes.ml1m import (
     fit_ml1m,
@@ -36,4 +36,22 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mixed_attention_ml1m_windows": ml1m_matching.mixed_attention_ml1m_windows,
     "t2diff_ml1m_authors": ml1m_matching.t2diff_ml1m_authors,
     "mixed_attention_ml1m_authors": ml1m_matching.mixed_attention_ml1m_authors,
+    "sasrec_ml1m": ml1m_matching_baselines.sasrec_ml1m,
+    "sasrec_ml1m_paper": ml1m_matching_baselines.sasrec_ml1m_paper,
+    "gru4rec_ml1m": ml1m_matching_baselines.gru4rec_ml1m,
+    "gru4rec_ml1m_paper": ml1m_matching_baselines.gru4rec_ml1m_paper,
+    "hstu_ml1m": ml1m_matching_baselines.hstu_ml1m,
+    "hstu_ml1m_paper": ml1m_matching_baselines.hstu_ml1m_paper,
+    "bert4rec_ml1m": ml1m_matching_baselines.bert4rec_ml1m,
+    "bert4rec_ml1m_paper": ml1m_matching_baselines.bert4rec_ml1m_paper,
+    "caser_ml1m": ml1m_matching_baselines.caser_ml1m,
+    "caser_ml1m_paper": ml1m_matching_baselines.caser_ml1m_paper,
+    "regular_two_tower_ml1m": ml1m_matching_baselines_latent.regular_two_tower_ml1m,
+    "dat_plus_ml1m": ml1m_matching_baselines_latent.dat_plus_ml1m,
+    "stosa_ml1m": ml1m_matching_baselines_latent.stosa_ml1m,
+    "stosa_ml1m_paper": ml1m_matching_baselines_latent.stosa_ml1m_paper,
+    "diffurec_ml1m": ml1m_matching_baselines_latent.diffurec_ml1m,
+    "diffurec_ml1m_paper": ml1m_matching_baselines_latent.diffurec_ml1m_paper,
+    "contrastvae_ml1m": ml1m_matching_baselines_latent.contrastvae_ml1m,
+    "contrastvae_ml1m_paper": ml1m_matching_baselines_latent.contrastvae_ml1m_paper,
 }

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.layers.padding import right_aligned, valid_places
+from models.layers.padding import left_aligned, right_aligned, valid_places
 
 LENGTHS = [[0, 3, 0, 5, 1], [5, 5], [0, 0, 0], [4], []]
 
@@ -19,6 +19,15 @@ def test_rows_fill_their_last_places_and_zeros_the_first(lengths, width):
         padded_BLX = right_aligned(value_JX, torch.tensor(lengths, dtype=torch.int64), 5)
         assert padded_BLX.dtype == value_JX.dtype
         assert torch.equal(padded_BLX, by_loop(value_JX, lengths, 5))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_left_aligned_rows_fill_their_first_places(lengths):
+    value_JX = torch.randn(sum(lengths), 2)
+    padded_BLX = left_aligned(value_JX, torch.tensor(lengths, dtype=torch.int64), 5)
+    assert padded_BLX.shape == (len(lengths), 5, 2)
+    for row_LX, row in zip(padded_BLX, value_JX.split(lengths), strict=True):
+        assert torch.equal(row_LX, torch.cat([row, torch.zeros(5 - len(row), 2)]))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)

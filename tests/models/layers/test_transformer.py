@@ -16,9 +16,9 @@ def everything(num_rows):
     return torch.ones(num_rows, PLACES, PLACES, dtype=torch.bool)
 
 
-def torchs_own(ours):
+def torchs_own(ours, **options):
     """PyTorch's encoder layer with the same weights."""
-    theirs = nn.TransformerEncoderLayer(DIM, nhead=2, dim_feedforward=12, dropout=0.0, batch_first=True)
+    theirs = nn.TransformerEncoderLayer(DIM, nhead=2, dim_feedforward=12, dropout=0.0, batch_first=True, **options)
     pairs = [
         (theirs.self_attn.out_proj, ours.project_out),
         (theirs.linear1, ours.feed_forward[0]),
@@ -34,14 +34,14 @@ def torchs_own(ours):
     return theirs
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_it_is_pytorchs_encoder_layer_where_every_place_may_attend_to_something(seed):
-    ours = layer()
-    input_BSD = torch.randn(4, PLACES, DIM, generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"activation": "gelu"}])
+def test_it_is_pytorchs_encoder_layer_where_every_place_may_attend_to_something(options):
+    ours = layer(**options)
+    input_BSD = torch.randn(4, PLACES, DIM, generator=torch.Generator().manual_seed(0))
     padding_BS = torch.arange(PLACES) < torch.tensor([0, 1, 4, 2])[:, None]
     for mask_BS in (torch.zeros_like(padding_BS), padding_BS):
         allowed_BSS = ~mask_BS.unsqueeze(1).expand(-1, PLACES, -1)
-        theirs_BSD = torchs_own(ours).train()(input_BSD, src_key_padding_mask=mask_BS)
+        theirs_BSD = torchs_own(ours, **options).train()(input_BSD, src_key_padding_mask=mask_BS)
         torch.testing.assert_close(ours(input_BSD, allowed_BSS)[~mask_BS], theirs_BSD[~mask_BS], atol=1e-6, rtol=1e-5)
 
 
@@ -67,6 +67,15 @@ def test_a_place_that_may_attend_to_nothing_keeps_its_residual_alone():
     )
 
 
+@pytest.mark.parametrize("asking", [1, 3])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_last_places_alone_come_out_as_they_do_in_company(asking, norm_first):
+    encoder, input_BSD = layer(norm_first=norm_first), torch.randn(4, PLACES, DIM)
+    allowed_BSS = torch.rand(4, PLACES, PLACES) < 0.5
+    every_BSD = encoder(input_BSD, allowed_BSS)
+    torch.testing.assert_close(encoder(input_BSD, allowed_BSS[:, -asking:]), every_BSD[:, -asking:], atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_are_finite_where_nothing_may_be_attended_to():
     encoder = layer()
     input_BSD = torch.randn(2, PLACES, DIM, requires_grad=True)
@@ -82,8 +91,9 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(encoder(input_BSD, everything(2)), layer()(input_BSD, everything(2)))
 
 
-def test_it_scripts():
-    encoder, input_BSD = layer(), torch.randn(3, PLACES, DIM)
+@pytest.mark.parametrize("options", [{}, {"norm_first": True, "activation": "gelu"}])
+def test_it_scripts(options):
+    encoder, input_BSD = layer(**options), torch.randn(3, PLACES, DIM)
     allowed_BSS = torch.rand(3, PLACES, PLACES) < 0.4
     torch.testing.assert_close(torch.jit.script(encoder)(input_BSD, allowed_BSS), encoder(input_BSD, allowed_BSS))
 
@@ -91,3 +101,8 @@ def test_it_scripts():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="num_heads=3 does not divide the width 8"):
         EncoderLayer(8, num_heads=3, hidden_dim=4)
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match=r"activation='tanh', expected one of \('relu', 'gelu'\)"):
+        layer(activation="tanh")

@@ -1,0 +1,200 @@
+"""Matching baselines that are counted, not trained: popularity and item-based nearest neighbours, ranked as models are.
+
+    python -m benchmarks.counted_matching --data data/ml1m_next_item     # records and prints their rows
+
+Item-kNN is that of Deshpande and Karypis, "Item-Based Top-N Recommendation Algorithms" (TOIS 2004): an item's score is the sum of
+its similarities, cosines of the sets of users who have it, to the items of the row's history that count it among their k nearest.
+"""
+
+# B rows, J behaviours of all histories (jagged), M items, N users
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import tyro
+
+from benchmarks.readme import RESULTS
+from benchmarks.result_rows import replace_rows
+from dataloaders.negatives import item_frequencies
+from dataloaders.parquet_reader import ParquetReader
+from dataloaders.parquet_writer import split_types
+from dataloaders.schema import Schema
+from models.ranking import ranks_of_scores
+from trainer.cli import one_screen_errors
+from trainer.provenance import provenance
+from trainer.ranking_metrics import RankingMetrics
+
+NEIGHBOURS = (10, 30, 100, 300, 1000)
+"""The k that validation picks from."""
+METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10", "mrr")
+MONITOR = "recall@20"
+KEY = ("recipe", "dataset", "mask_history")
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Count, rank and record the baselines of a next_item data set."""
+
+    data: Path = Path("data/ml1m_next_item")
+    """Prepared data with the splits train, validation and test."""
+    results: Path = RESULTS / "counted_matching.csv"
+    """The file that their rows are added to."""
+
+
+def main() -> None:
+    """Command line."""
+    arguments = tyro.cli(Arguments)
+    with one_screen_errors():
+        rows = counted_rows(arguments.data)
+        replace_rows(arguments.results, rows, key=KEY)
+    for row in rows:
+        print({name: row[name] for name in ("recipe", "mask_history", "neighbours", *(f"test_{name}" for name in METRICS))})
+
+
+def counted_rows(data: Path) -> list[dict[str, str]]:
+    """Rows of benchmarks/results: both baselines, with and without the items of a row's own history among the candidates.
+
+    Raises:
+        ValueError: the data is not for next-item ranking.
+        DataError: a split is missing or broken.
+    """
+    schema = Schema.load(data)
+    if schema.task != "next_item":
+        raise ValueError(f"{schema.name} is of task {schema.task}; prepare the data with --task next_item")
+    validation, test = read_histories(data / "validation", schema), read_histories(data / "test", schema)
+    similarity = cosines(behaviours_of_users(data / "train", schema))
+    frequency_M = torch.from_numpy(item_frequencies(data / "train", schema)).double()
+    rows = []
+    for mask_history in (False, True):
+        popularity = by_popularity(frequency_M)
+        rows.append(_row(schema, "popularity", popularity, validation=validation, test=test, mask_history=mask_history))
+        tried = {k: by_neighbours(nearest(similarity, k)) for k in NEIGHBOURS}
+        best = max(NEIGHBOURS, key=lambda k: measure(tried[k], validation, mask_history=mask_history)[MONITOR])
+        row = _row(schema, "item_knn", tried[best], validation=validation, test=test, mask_history=mask_history)
+        rows.append(row | {"neighbours": str(best)})
+    return rows
+
+
+class Histories(NamedTuple):
+    """Rows of a split: what is known of each, and what is to be found."""
+
+    history_BM: sp.csr_array
+    """float64: how often each item occurs in a row's history."""
+    seen_J: torch.Tensor
+    """int64: the items of all histories, row after row."""
+    lengths_B: torch.Tensor
+    """int64."""
+    target_B: torch.Tensor
+    """int64."""
+
+    def rows(self, start: int, end: int) -> "Histories":
+        """Some neighbouring rows."""
+        first, last = (int(self.lengths_B[:row].sum()) for row in (start, end))
+        history_BM = sp.csr_array(self.history_BM[start:end])
+        return Histories(history_BM, self.seen_J[first:last], self.lengths_B[start:end], self.target_B[start:end])
+
+
+Scores = Callable[[Histories], torch.Tensor]
+"""Scores of all items for each row, [B, M]."""
+
+
+def read_histories(folder: Path, schema: Schema) -> Histories:
+    """All rows of a split's folder."""
+    history = next(feature for feature in schema.side("history") if feature.space == schema.feature(schema.item_key).space)
+    reader = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in (history.name, schema.item_key)})
+    group = reader.read_all()
+    column, num_items = group.lists[history.name], history.vocab_size
+    once_J = np.ones(len(column.values))
+    history_BM = sp.csr_array((once_J, column.values, column.offsets), shape=(group.num_rows, num_items))
+    return Histories(
+        history_BM,
+        torch.from_numpy(column.values.astype(np.int64)),
+        torch.from_numpy(np.diff(column.offsets).astype(np.int64)),
+        torch.from_numpy(group.scalars[schema.item_key].astype(np.int64)),
+    )
+
+
+def behaviours_of_users(folder: Path, schema: Schema) -> sp.csr_array:
+    """Which items each user has in a split's histories or targets, 0 or 1, float64 [N, M]."""
+    item = schema.feature(schema.item_key)
+    history = next(feature for feature in schema.side("history") if feature.space == item.space)
+    names = (schema.user_key, history.name, item.name)
+    reader = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in names})
+    pairs = np.empty(0, dtype=np.int64)
+    for position in range(len(reader.groups)):
+        group = reader.read(position)
+        user_B, column = group.scalars[schema.user_key].astype(np.int64), group.lists[history.name]
+        user_J = np.repeat(user_B, np.diff(column.offsets))
+        found = np.concatenate([user_B * item.vocab_size + group.scalars[item.name], user_J * item.vocab_size + column.values])
+        pairs = np.union1d(pairs, found)
+    shape = (schema.feature(schema.user_key).vocab_size, item.vocab_size)
+    return sp.csr_array((np.ones(len(pairs)), (pairs // item.vocab_size, pairs % item.vocab_size)), shape=shape)
+
+
+def cosines(behaviour_NM: sp.csr_array) -> sp.csr_array:
+    """Cosine of each two items' columns, without those of an item with itself; [M, M]."""
+    common_MM = (behaviour_NM.T @ behaviour_NM).tocoo()
+    size_M = np.maximum(behaviour_NM.sum(axis=0), 1.0)
+    row_P, column_P = common_MM.coords
+    cosine_P = common_MM.data / np.sqrt(size_M[row_P] * size_M[column_P])
+    others = row_P != column_P
+    return sp.csr_array((cosine_P[others], (row_P[others], column_P[others])), shape=common_MM.shape)
+
+
+def nearest(similarity_MM: sp.csr_array, k: int) -> sp.csr_array:
+    """Only each row's `k` largest entries; of equal ones those of lower items."""
+    row_P, column_P = similarity_MM.tocoo().coords
+    order_P = np.lexsort((column_P, -similarity_MM.data, row_P))
+    place_P = np.arange(len(order_P)) - np.repeat(similarity_MM.indptr[:-1], np.diff(similarity_MM.indptr))
+    kept = order_P[place_P < k]
+    return sp.csr_array((similarity_MM.data[kept], (row_P[kept], column_P[kept])), shape=similarity_MM.shape)
+
+
+def by_popularity(frequency_M: torch.Tensor) -> Scores:
+    """An item scores how often it was a training row's target."""
+    return lambda rows: frequency_M.expand(len(rows.target_B), -1)
+
+
+def by_neighbours(similarity_MM: sp.csr_array) -> Scores:
+    """An item scores the sum of the similarities of the history's items to it, rounded to float32 once."""
+    return lambda rows: torch.from_numpy((rows.history_BM @ similarity_MM).toarray()).float()
+
+
+def measure(scores: Scores, rows: Histories, *, mask_history: bool) -> dict[str, float]:
+    """trainer.ranking_metrics over all rows; the loss among them means nothing, for such scores are no logits."""
+    metrics = RankingMetrics()
+    for start in range(0, len(rows.target_B), ROWS_AT_ONCE):
+        part = rows.rows(start, min(start + ROWS_AT_ONCE, len(rows.target_B)))
+        seen = {"seen_ids_J": part.seen_J, "seen_lengths_B": part.lengths_B} if mask_history else {}
+        rank_B = ranks_of_scores(scores(part), part.target_B, **seen)
+        metrics.update(rank_B, torch.zeros(len(rank_B)))
+    return metrics.compute()
+
+
+def _row(
+    schema: Schema, recipe: str, scores: Scores, *, validation: Histories, test: Histories, mask_history: bool
+) -> dict[str, str]:
+    found = measure(scores, test, mask_history=mask_history)
+    return {
+        "recipe": recipe,
+        "dataset": schema.name,
+        "mask_history": str(mask_history),
+        "neighbours": "",
+        **{f"test_{name}": f"{found[name]:.6f}" for name in METRICS},
+        "test_recall@20_se": f"{found['recall@20_se']:.6f}",
+        "test_rows": f"{found['num_rows']:.0f}",
+        f"validation_{MONITOR}": f"{measure(scores, validation, mask_history=mask_history)[MONITOR]:.6f}",
+        "num_parameters": "0",
+        "config": schema.identity[:12],
+        **provenance(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""HSTU, "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations" (ICML 2024)."""
+
+# B rows, M items, L places of the padded history (newest last), A places that ask, J behaviours of all histories, D width of a
+# behaviour, H heads, P = D / H, V buckets of time
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.layers.every_position import at_every_position
+from models.layers.padding import right_aligned, valid_places
+from models.tasks import MatchingLossConfig
+from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTUConfig:
+    """Hyper-parameters of HSTU; defaults are those of the authors' program for MovieLens-1M.
+
+    Raises:
+        ValueError: a field is outside its allowed range.
+    """
+
+    num_layers: int = 2
+    """Layers; the program's large model has 8."""
+    num_heads: int = 1
+    """Heads of each; 2 in the large model."""
+    dropout: float = 0.2
+    """Share of the inputs and of what f2 is given dropped in training."""
+    time_lag: str | None = "hist_time_lag"
+    """History feature with the log2 bucket of request time minus behaviour time, for the relative time bias; None: no such bias."""
+    all_positions: bool = False
+    """Whether every behaviour of a history is predicted from those before it, as in the paper, which has one row for each user.
+    False: a row teaches its own target alone, see SASRecConfig.all_positions."""
+    loss: MatchingLossConfig = field(default_factory=MatchingLossConfig)
+    """Softmax over the catalogue, in place of the program's: 128 negatives, cosines, a temperature of 0.05."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"HSTUConfig.{name}={getattr(self, name)}, expected at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"HSTUConfig.dropout={self.dropout}, expected 0 <= dropout < 1")
+
+
+class HSTULayer(nn.Module):
+    """Pointwise aggregated attention, whose weights no softmax makes compete, gated by U (section 3.2).
+
+    Args:
+        dim: D.
+        num_heads: H, divides D.
+        history_len: L.
+        num_buckets: V; 0 without times.
+        dropout: share of what f2 is given dropped in training.
+        device: where the parameters live.
+
+    Raises:
+        ValueError: num_heads does not divide dim.
+    """
+
+    def __init__(
+        self, dim: int, *, num_heads: int, history_len: int, num_buckets: int, dropout: float, device: torch.device | None = None
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"HSTULayer: num_heads={num_heads} does not divide the width {dim}; choose a divisor of it")
+        self.num_heads, self.history_len = num_heads, history_len
+        self.norm_in = nn.LayerNorm(dim, elementwise_affine=False)
+        self.project_in = nn.Linear(dim, 4 * dim, bias=False, device=device)  # f1
+        self.norm_attended = nn.LayerNorm(dim, elementwise_affine=False)
+        self.project_out = nn.Linear(dim, dim, device=device)  # f2
+        self.dropout = nn.Dropout(dropout)
+        self.position_bias_L = nn.Parameter(torch.empty(history_len, device=device))
+        self.time_bias_V = nn.Parameter(torch.empty(num_buckets, device=device)) if num_buckets else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Small biases."""
+        nn.init.normal_(self.position_bias_L, std=0.02)
+        if self.time_bias_V is not None:
+            nn.init.normal_(self.time_bias_V, std=0.02)
+
+    def forward(
+        self,
+        input_BLD: torch.Tensor,
+        allowed_BAL: torch.Tensor,
+        asked_at_BA: torch.Tensor,
+        between_VV: torch.Tensor,
+        time_BVL: torch.Tensor,
+    ) -> torch.Tensor:
+        """The last A places, [B, A, D]; each adds up what bool `allowed_BAL` lets it see, which may be nothing.
+
+        Args:
+            input_BLD: every place.
+            allowed_BAL: who sees whom.
+            asked_at_BA: int64, bucket of the time that each place asks at; anything without times.
+            between_VV: int64, from `buckets_between`.
+            time_BVL: one-hot bucket of each behaviour's time.
+        """
+        batch, places, dim = input_BLD.shape
+        asking, head_dim = allowed_BAL.shape[1], dim // self.num_heads
+        gate_BLD, value_BLD, query_BLD, key_BLD = F.silu(self.project_in(self.norm_in(input_BLD))).chunk(4, dim=2)  # eq. 1
+        query_BHAP = query_BLD[:, places - asking :].reshape(batch, asking, self.num_heads, head_dim).transpose(1, 2)
+        key_BHPL = key_BLD.reshape(batch, places, self.num_heads, head_dim).permute(0, 2, 3, 1)
+        value_BHLP = value_BLD.reshape(batch, places, self.num_heads, head_dim).transpose(1, 2)
+        bias_BAL = self._position_bias(asking)
+        if self.time_bias_V is not None:
+            # spread over the places by a product, whose gradient adds up faster than that of a look-up of B·A·L numbers
+            bias_BAL = bias_BAL + torch.bmm(F.embedding(asked_at_BA, self.time_bias_V[between_VV]), time_BVL)
+        weight_BHAL = F.silu(torch.matmul(query_BHAP, key_BHPL) + bias_BAL.unsqueeze(1)) * allowed_BAL.unsqueeze(1)
+        # the program divides by L, which the norm would undo
+        attended_BAD = torch.matmul(weight_BHAL, value_BHLP).transpose(1, 2).reshape(batch, asking, dim)  # eq. 2
+        gated_BAD = self.norm_attended(attended_BAD) * gate_BLD[:, places - asking :]
+        return input_BLD[:, places - asking :] + self.project_out(self.dropout(gated_BAD))  # eq. 3
+
+    def _position_bias(self, asking: int) -> torch.Tensor:
+        """A number for each distance in places, [1, A, L]."""
+        place_L = torch.arange(self.history_len, device=self.position_bias_L.device)
+        # newer places are not allowed anyway
+        distance_AL = (place_L[self.history_len - asking :].unsqueeze(1) - place_L).clamp(min=0)
+        return self.position_bias_L[distance_AL].unsqueeze(0)
+
+
+class HSTU(nn.Module):
+    """A causal stack of HSTU layers; the newest behaviour's output is the user vector, the items' embeddings are theirs.
+
+    A layer norm ends it, where the authors' program scales user and item vectors to length 1 and has a temperature.
+
+    Args:
+        config: hyper-parameters.
+        dims: widths of the inputs; pooled user and item features are not used.
+        device: where the parameters live.
+
+    Raises:
+        ValueError: the inputs lack a history or the time lag that the config names, or num_heads does not divide a behaviour's
+            width.
+
+    Example::
+
+        model = HSTU(HSTUConfig(time_lag=None), dims=InputDims(profile=0, attributes=0, position=32, history_len=50))
+        user_BD = model.user_vectors(users, torch.empty(num_users, 0))
+    """
+
+    def __init__(self, config: HSTUConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
+        super().__init__()
+        if dims.position == 0 or dims.history_len == 0:
+            raise ValueError(f"HSTU needs a history whose id space the item shares, but the inputs are {dims}")
+        self.history_len = dims.history_len
+        self.time_lag_column = dims.context_column(config.time_lag, named_by="HSTUConfig.time_lag", without="time_lag None")
+        num_buckets = dims.context[self.time_lag_column][1] if self.time_lag_column >= 0 else 0
+        # of the data's meaning, so no part of a checkpoint
+        self.register_buffer("between_VV", buckets_between(num_buckets).to(device or "cpu"), persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            HSTULayer(
+                dims.position,
+                num_heads=config.num_heads,
+                history_len=dims.history_len,
+                num_buckets=num_buckets,
+                dropout=config.dropout,
+                device=device,
+            )
+            for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(dims.position, device=device)
+        self.predicts_history: bool = config.all_positions
+        """Whether `forward` makes cloze predictions."""
+        self.serving_noise_size: int = 0
+        """Numbers of noise that user_vectors takes for a row."""
+        self.training_noise_size: int = 0
+        """Numbers of noise that forward takes for a row."""
+
+    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
+        """User vectors of B rows, and with `all_positions` what finds the behaviours of their histories.
+
+        Args:
+            users: B rows.
+            _items: of no use to it.
+            noise_BX: [B, 0], of no use to it.
+            uniform_B: of no use to it.
+        """
+        if not self.predicts_history:
+            return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
+        valid_BL = valid_places(users.history_lengths_B, self.history_len)
+        output_BLD = self._outputs(users, valid_BL, self.history_len)
+        user_BD = output_BLD[:, -1].masked_fill(~valid_BL[:, -1:], 0.0)
+        return at_every_position(user_BD, output_BLD[valid_BL], users.history_lengths_B)
+
+    @torch.jit.export
+    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+        """The newest behaviours' outputs, [B, D], 0 without a history; the noise [B, 0] is of no use to it."""
+        valid_BL = valid_places(users.history_lengths_B, self.history_len)
+        return self._outputs(users, valid_BL, 1).squeeze(1).masked_fill(~valid_BL[:, -1:], 0.0)
+
+    @torch.jit.export
+    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
+        """The items' embeddings, [M, D]."""
+        return items.item_BD
+
+    def schedule(self, step: int, steps_per_epoch: int) -> None:
+        """Nothing of this model follows the step."""
+
+    def log_values(self) -> dict[str, float]:
+        """Nothing of this model is worth a log entry."""
+        return {}
+
+    def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
+        """What comes out at the newest `asking` places, [B, A, D]."""
+        hidden_BLD = self.dropout(right_aligned(users.history_JD, users.history_lengths_B, self.history_len))
+        causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
+        allowed_BLL = causal_LL & valid_BL.unsqueeze(1)
+        asked_at_BL, time_BVL = self._times(users, hidden_BLD)
+        for depth, layer in enumerate(self.layers):
+            # nobody looks at more of the last layer's places
+            first = self.history_len - asking if depth == len(self.layers) - 1 else 0
+            hidden_BLD = layer(hidden_BLD, allowed_BLL[:, first:], asked_at_BL[:, first:], self.between_VV, time_BVL)
+        return self.norm(hidden_BLD)
+
+    def _times(self, users: UserInputs, hidden_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """HSTULayer's `asked_at_BA` of all places and `time_BVL`, of no buckets without times.
+
+        A place asks at the time of what it predicts, as in the authors' program: when the next behaviour came, the newest one when
+        the request does.
+        """
+        context_BLF = right_aligned(users.context_JF, users.history_lengths_B, self.history_len)
+        no_lag_BL = context_BLF[:, :, 0:0].sum(dim=2)
+        lag_BL = context_BLF[:, :, self.time_lag_column] if self.time_lag_column >= 0 else no_lag_BL
+        asked_at_BL = F.pad(lag_BL[:, 1:], [0, 1])  # bucket 0: no lag
+        bucket_V1 = torch.arange(self.between_VV.shape[0], device=lag_BL.device).unsqueeze(1)
+        return asked_at_BL, (lag_BL.unsqueeze(1) == bucket_V1).to(hidden_BLD.dtype)
+
+
+def buckets_between(num_buckets: int) -> torch.Tensor:
+    """Log2 bucket of the time from a behaviour of bucket v to one of bucket u, as far as the buckets tell; int64 [V (u), V (v)].
+
+    Bucket 0 is no time before the request, bucket b stands for the middle of [2^(b−1), 2^b) seconds. Later behaviours, and those of
+    the same bucket, are at no distance.
+    """
+    bucket_V = torch.arange(num_buckets, dtype=torch.float64)
+    seconds_V = torch.where(bucket_V > 0, 0.75 * 2.0**bucket_V, 0.0)
+    between_VV = (seconds_V - seconds_V.unsqueeze(1)).clamp(min=0.0)
+    return torch.where(between_VV >= 1.0, between_VV.clamp(min=1.0).log2().floor() + 1.0, 0.0).long()

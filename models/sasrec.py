@@ -1,0 +1,135 @@
+"""SASRec, "Self-Attentive Sequential Recommendation" (ICDM 2018)."""
+
+# B rows, M items, L places of the padded history (newest last), A places that ask, J behaviours of all histories, D width of a
+# behaviour
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from models.layers.every_position import at_every_position
+from models.layers.padding import right_aligned, valid_places
+from models.layers.transformer import EncoderLayer
+from models.tasks import MatchingLossConfig
+from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecConfig:
+    """Hyper-parameters of SASRec; the defaults are the paper's (section IV-D).
+
+    Raises:
+        ValueError: a field is outside its allowed range.
+    """
+
+    num_layers: int = 2
+    """b, self-attention blocks."""
+    num_heads: int = 1
+    """Heads of each; the paper found no gain in two."""
+    dropout: float = 0.2
+    """Share of the inputs and of each sub-layer's outputs dropped in training; the paper's on ML-1M, on sparser data 0.5."""
+    all_positions: bool = False
+    """Whether every behaviour of a history is predicted from those before it, as in the paper, which has one row for each user.
+    False: a row teaches its own target alone. Where every prefix of a history is a row, that is each behaviour once an epoch, as
+    for all other models, and True would be up to L times as much."""
+    loss: MatchingLossConfig = field(default_factory=MatchingLossConfig)
+    """Softmax over the catalogue, in place of the paper's binary cross-entropy with one negative."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SASRecConfig.{name}={getattr(self, name)}, expected at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"SASRecConfig.dropout={self.dropout}, expected 0 <= dropout < 1")
+
+
+class SASRec(nn.Module):
+    """A stack of causal self-attention; the newest behaviour's output is the user vector, the items' embeddings are theirs.
+
+    Args:
+        config: hyper-parameters.
+        dims: widths of the inputs; pooled user and item features and the history's context are not used.
+        device: where the parameters live.
+
+    Raises:
+        ValueError: the inputs lack a history, or num_heads does not divide a behaviour's width.
+
+    Example::
+
+        model = SASRec(SASRecConfig(), dims=InputDims(profile=0, attributes=0, position=32, history_len=50))
+        user_BD = model.user_vectors(users, torch.empty(num_users, 0))
+    """
+
+    def __init__(self, config: SASRecConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
+        super().__init__()
+        if dims.position == 0 or dims.history_len == 0:
+            raise ValueError(f"SASRec needs a history whose id space the item shares, but the inputs are {dims}")
+        dim = dims.position
+        self.history_len = dims.history_len
+        self.position_LD = nn.Parameter(torch.empty(dims.history_len, dim, device=device))
+        self.dropout = nn.Dropout(config.dropout)
+        # the paper's g(x) = x + Dropout(f(LayerNorm(x))) of section III-C, and as wide inside as outside
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, num_heads=config.num_heads, hidden_dim=dim, dropout=config.dropout, norm_first=True, device=device)
+            for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(dim, device=device)
+        self.predicts_history: bool = config.all_positions
+        """Whether `forward` makes cloze predictions."""
+        self.serving_noise_size: int = 0
+        """Numbers of noise that user_vectors takes for a row."""
+        self.training_noise_size: int = 0
+        """Numbers of noise that forward takes for a row."""
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Small positions, as embeddings start."""
+        nn.init.normal_(self.position_LD, std=0.02)
+
+    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
+        """User vectors of B rows, and with `all_positions` what finds the behaviours of their histories.
+
+        Args:
+            users: B rows.
+            _items: of no use to it.
+            noise_BX: [B, 0], of no use to it.
+            uniform_B: of no use to it.
+        """
+        if not self.predicts_history:
+            return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
+        valid_BL = valid_places(users.history_lengths_B, self.history_len)
+        output_BLD = self._outputs(users, valid_BL, self.history_len)
+        user_BD = output_BLD[:, -1].masked_fill(~valid_BL[:, -1:], 0.0)
+        return at_every_position(user_BD, output_BLD[valid_BL], users.history_lengths_B)
+
+    @torch.jit.export
+    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+        """The newest behaviours' outputs, [B, D], 0 without a history; the noise [B, 0] is of no use to it."""
+        valid_BL = valid_places(users.history_lengths_B, self.history_len)
+        return self._outputs(users, valid_BL, 1).squeeze(1).masked_fill(~valid_BL[:, -1:], 0.0)
+
+    @torch.jit.export
+    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
+        """The items' embeddings, [M, D]: the shared N = M of section III-D."""
+        return items.item_BD
+
+    def schedule(self, step: int, steps_per_epoch: int) -> None:
+        """Nothing of this model follows the step."""
+
+    def log_values(self) -> dict[str, float]:
+        """Nothing of this model is worth a log entry."""
+        return {}
+
+    def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
+        """F^(b) of the newest `asking` places, [B, A, D]."""
+        history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
+        hidden_BLD = self.dropout(history_BLD + self.position_LD)  # eq. 1
+        # causality of section III-B: a place sees itself and what is older
+        causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
+        allowed_BLL = causal_LL & valid_BL.unsqueeze(1)
+        for depth, layer in enumerate(self.layers):  # eq. 5
+            last = depth == len(self.layers) - 1
+            # nobody looks at more of the last block's places
+            hidden_BLD = layer(hidden_BLD, allowed_BLL[:, -asking:] if last else allowed_BLL)
+        return self.norm(hidden_BLD)

@@ -1,0 +1,108 @@
+"""MovieLens-1M, T2Diff's task: its baselines that read the sequence of items alone, and HSTU, which knows their times too.
+
+`<model>_ml1m` has the data, loss, width, optimizer and budget of `mixed_attention_ml1m`, and like it no dropout. No learning rate
+was searched for these models.
+
+`<model>_ml1m_paper` has the model's own size, dropout, batch size and learning rate, as its paper or its authors' program has them
+for MovieLens-1M and as far as Adam at this width goes, until validation stops improving; data and loss are the same.
+"""
+
+import dataclasses
+
+from models import ModelConfig
+from models.bert4rec import BERT4RecConfig
+from models.caser import CaserConfig
+from models.embeddings import EmbeddingConfig
+from models.gru4rec import GRU4RecConfig
+from models.hstu import HSTUConfig
+from models.sasrec import SASRecConfig
+from trainer.config import LoopConfig, RunConfig
+from trainer.optim import OptimizerConfig
+from trainer.recipes.ml1m_matching import SEQUENCE_FEATURES, mixed_attention_ml1m
+
+ITEMS = EmbeddingConfig(dim=32, init_std=0.05, features=("hist_item", "item"))
+WITH_TIMES = dataclasses.replace(ITEMS, features=SEQUENCE_FEATURES)
+WITH_USERS = dataclasses.replace(ITEMS, features=("user", "hist_item", "item"))
+PATIENT = LoopConfig(max_epochs=20, evals_per_epoch=2, patience=6, monitor="recall@20")
+"""Until validation has not improved for three epochs."""
+
+
+def tuned(*, recipe: str, model: ModelConfig, embeddings: EmbeddingConfig = ITEMS) -> RunConfig:
+    """`mixed_attention_ml1m` with another model."""
+    return dataclasses.replace(mixed_attention_ml1m(), recipe=recipe, model=model, embeddings=embeddings)
+
+
+def of_paper(
+    *,
+    recipe: str,
+    model: ModelConfig,
+    embeddings: EmbeddingConfig = ITEMS,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    loop: LoopConfig = PATIENT,
+) -> RunConfig:
+    """A paper's own optimization by Adam at a constant learning rate, on the data of `mixed_attention_ml1m`."""
+    run = tuned(recipe=recipe, model=model, embeddings=embeddings)
+    return dataclasses.replace(
+        run,
+        loader=dataclasses.replace(run.loader, batch_size=batch_size),
+        optimizer=OptimizerConfig(learning_rate=learning_rate, sparse="adam", sparse_learning_rate=learning_rate),
+        loop=loop,
+    )
+
+
+def sasrec_ml1m() -> RunConfig:
+    """SASRec, two blocks."""
+    return tuned(recipe="sasrec_ml1m", model=SASRecConfig(dropout=0.0))
+
+
+def sasrec_ml1m_paper() -> RunConfig:
+    """SASRec with a dropout of 0.2 and batches of 128 rows (section IV-D)."""
+    return of_paper(recipe="sasrec_ml1m_paper", model=SASRecConfig(), batch_size=128)
+
+
+def gru4rec_ml1m() -> RunConfig:
+    """GRU4Rec, as many units as a behaviour is wide."""
+    return tuned(recipe="gru4rec_ml1m", model=GRU4RecConfig(hidden_dim=32, dropout=0.0))
+
+
+def gru4rec_ml1m_paper() -> RunConfig:
+    """GRU4Rec with 100 units and a dropout of 0.5; its paper has other data, and Adagrad at 0.01."""
+    return of_paper(recipe="gru4rec_ml1m_paper", model=GRU4RecConfig())
+
+
+def hstu_ml1m() -> RunConfig:
+    """HSTU, two layers with positions and times."""
+    return tuned(recipe="hstu_ml1m", model=HSTUConfig(dropout=0.0), embeddings=WITH_TIMES)
+
+
+def hstu_ml1m_paper() -> RunConfig:
+    """HSTU with a dropout of 0.2 and batches of 128 rows."""
+    return of_paper(recipe="hstu_ml1m_paper", model=HSTUConfig(), embeddings=WITH_TIMES, batch_size=128)
+
+
+def bert4rec_ml1m() -> RunConfig:
+    """BERT4Rec, two layers, a fifth of the behaviours hidden in half of the rows."""
+    return tuned(recipe="bert4rec_ml1m", model=BERT4RecConfig(dropout=0.0))
+
+
+def bert4rec_ml1m_paper() -> RunConfig:
+    """BERT4Rec with a dropout of 0.2, batches of 256 rows and a learning rate of 1e-4, which needs long training.
+
+    100 epochs are about the 400,000 steps of the program, whose warm-up and linear decay it has; its decay of the weights, which is
+    apart from the gradient, it has not.
+    """
+    loop = dataclasses.replace(PATIENT, max_epochs=100, patience=10)
+    run = of_paper(recipe="bert4rec_ml1m_paper", model=BERT4RecConfig(), batch_size=256, learning_rate=1e-4, loop=loop)
+    return dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, schedule="linear", warmup_steps=100))
+
+
+def caser_ml1m() -> RunConfig:
+    """Caser over the newest five behaviours, and the user's own vector."""
+    return tuned(recipe="caser_ml1m", model=CaserConfig(dropout=0.0), embeddings=WITH_USERS)
+
+
+def caser_ml1m_paper() -> RunConfig:
+    """Caser with a dropout of 0.5 and a decay of 1e-6 of all weights."""
+    run = of_paper(recipe="caser_ml1m_paper", model=CaserConfig(), embeddings=WITH_USERS)
+    return dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, weight_decay=1e-6, embedding_decay=1e-6))
