@@ -35,23 +35,22 @@ void set_torch_threads(int threads) {
 int serve(const Options& options) {
   const sigset_t signals = block_signals();
   set_torch_threads(options.threads);
-  const std::shared_ptr<const Artefact> artefact = Artefact::load(options.artefact, options.limits);
+  std::shared_ptr<const Artefact> artefact = Artefact::load(options.artefact, options.limits);
   Service service(options, artefact);
   const int port = service.bind();
-  std::atomic<bool> stopping = false;
   std::atomic<bool> failed = false;
   std::thread listener([&] {
-    if (service.serve() || stopping) return;
-    failed = true;
-    kill(getpid(), SIGTERM);
+    failed = !service.serve();
+    if (failed) kill(getpid(), SIGTERM);
   });
+  service.wait_until_serving();
   const Manifest& manifest = artefact->manifest();
   log_line("info", "start", {{"artefact", manifest.artefact}, {"model", manifest.model}, {"task", manifest.task}, {"step", manifest.step},
                              {"folder", artefact->folder().string()}, {"host", options.host}, {"port", port}, {"workers", options.workers}});
   std::printf("listening on http://%s:%d\n", options.host.c_str(), port);
   std::fflush(stdout);
+  artefact.reset();  // a swap frees it once its last request is answered
   for (int signal = 0; sigwait(&signals, &signal) == 0 && signal == SIGHUP;) service.reload();
-  stopping = true;
   log_line("info", "stop", {{"port", port}});
   service.stop();
   listener.join();

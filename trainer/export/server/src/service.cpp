@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <exception>
+#include <thread>
 
 #include "answer.hpp"
 #include "errors.hpp"
@@ -73,6 +74,8 @@ void Service::handle_errors() {
   server_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
     request_start = Clock::now();
     request_error.clear();
+    // a client that is not told would send its next request to a server that is gone
+    if (stopping_) response.set_header("Connection", "close");
     try {
       check_head(request, options_.limits);
       return Handled::Unhandled;
@@ -154,9 +157,20 @@ int Service::bind() {
   return port;
 }
 
-bool Service::serve() { return server_.listen_after_bind(); }
+bool Service::serve() {
+  const bool ended_well = server_.listen_after_bind();
+  ended_ = true;
+  return ended_well || stopping_;
+}
 
-void Service::stop() { server_.stop(); }
+void Service::wait_until_serving() const {
+  while (!server_.is_running() && !ended_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+void Service::stop() {
+  stopping_ = true;
+  server_.stop();
+}
 
 void Service::reload() {
   try {

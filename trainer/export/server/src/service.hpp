@@ -3,6 +3,7 @@
 
 #include <httplib.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -24,6 +25,8 @@ class Service {
 
   // Serves until stop(), then finishes the requests that have arrived; false where listening failed.
   bool serve();
+  // Returns once serve(), called by another thread, accepts connections or has failed; a stop() before would be lost.
+  void wait_until_serving() const;
   void stop();
 
   // Verifies and loads what --artefact names now and swaps to it; keeps the present one where that fails. Requests that have begun
@@ -43,6 +46,8 @@ class Service {
   Metrics metrics_;
   mutable std::mutex mutex_;
   std::shared_ptr<const Artefact> artefact_;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<bool> ended_ = false;
   httplib::Server server_;
 };
 

@@ -1,7 +1,7 @@
 #include "towers.hpp"
 
 #include <caffe2/serialize/read_adapter_interface.h>
-#include <torch/script.h>
+#include <torch/csrc/jit/serialization/import.h>
 #include <torch/version.h>
 
 #include <algorithm>
