@@ -12,7 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 5;  // object, requests, a request, its history, a feature's list
+// A request has five levels: object, requests, a request, its history, a feature's list. Some more, so that what is nested by mistake
+// is still named by its field.
+constexpr int kMaxDepth = 8;
 
 // Watches the parser's events: a value's depth is the number of lists and objects around it.
 class Watch {
@@ -20,7 +22,7 @@ class Watch {
   bool see(int depth, json::parse_event_t event, const json& parsed) {
     const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
     if (opens && depth >= kMaxDepth) {
-      throw RequestError(400, "body", "nests deeper than " + std::to_string(kMaxDepth) + " lists and objects, which no request does");
+      throw RequestError(400, "body", "nests deeper than " + std::to_string(kMaxDepth) + " lists and objects; a request has five levels");
     }
     if (event == json::parse_event_t::object_start) names_[static_cast<size_t>(depth) + 1].clear();
     if (event == json::parse_event_t::key) {

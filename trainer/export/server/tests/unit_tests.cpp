@@ -66,7 +66,8 @@ void top_items_break_ties_by_position() {
 
 void json_is_bounded() {
   check(parse_bounded_json(R"({"a":[{"b":{"c":[1]}}]})").is_object(), "a request's nesting is allowed");
-  check(throws<RequestError>([] { parse_bounded_json("[[[[[[1]]]]]]"); }), "six levels are refused");
+  check(throws<RequestError>([] { parse_bounded_json("[[[[[[[[[1]]]]]]]]]"); }), "nine levels are refused");
+  check(parse_bounded_json("[[[[[[[[1]]]]]]]]").is_array(), "eight levels are not");
   check(throws<RequestError>([] { parse_bounded_json(std::string(10'000'000, '[')); }), "ten million brackets are refused");
   check(throws<RequestError>([] { parse_bounded_json(R"({"a":1,"a":2})"); }), "a name given twice is refused");
   check(throws<RequestError>([] { parse_bounded_json(R"([{"a":1,"b":[{"c":1}],"a":2}])"); }), "also with an object between");
