@@ -47,16 +47,18 @@ class Artefact:
 
     def answer(self, body: Body) -> Body:
         """The answer to a valid body of /v1/score or /v1/retrieve, with the artefact's id."""
-        found = answer(body, Answerer(self.user_vectors, self.scorer, self.store))
+
+        def users(requests: Sequence[Request]) -> torch.Tensor:
+            return self.user_vectors(user_tensors(requests, self.manifest.user))
+
+        found = answer(body, Answerer(users, self.scorer, self.store))
         return {"artefact": self.manifest.artefact} | found
 
     @torch.no_grad()
-    def user_vectors(self, requests: Sequence[Request]) -> torch.Tensor:
-        """[B, N, H_u, P] of valid requests."""
-        inputs = user_tensors(requests, self.manifest.user)
-        seed = self.manifest.user.seed
+    def user_vectors(self, inputs: UserTensors) -> torch.Tensor:
+        """[B, N, H_u, P] of B users, with the noise that belongs to their row ids."""
         looked_up = inputs[:4] if self._lookups is None else self._lookups.users(inputs)
-        return self.user_tower.seeded(*looked_up, inputs.row_id, seed)
+        return self.user_tower.seeded(*looked_up, inputs.row_id, self.manifest.user.seed)
 
     @torch.no_grad()
     def item_vectors(self, values: torch.Tensor, lengths: torch.Tensor) -> ItemVectors:

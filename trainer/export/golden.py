@@ -37,7 +37,7 @@ def golden_bodies(task: Task, *, user: UserSignature, store: StoreSignature, max
         lengths = [_history_length(number + row, max_history, generator) for row in range(shape.batch)]
         requests = draw_requests(shape.batch, signature=user, max_history=max_history, history_lengths=lengths, generator=generator)
         for row, request in enumerate(requests):
-            if task == "matching" and number % 2 == 1:
+            if task == "matching" and number % 2 == 0:
                 request["top_k"] = min(100, store.num_items) if row % 2 == 0 else 1
             else:
                 most = shape.candidates if row == shape.batch - 1 else int(torch.randint(shape.candidates, (), generator=generator))

@@ -1,11 +1,19 @@
-"""Short runs of a pre-ranking model, to export: a few steps on the small demonstration data."""
+"""Runs to export: a few steps of a pre-ranking model on the small demonstration data, and models that have not been trained."""
 
 from pathlib import Path
 
+import torch
+
+from dataloaders.schema import Schema
+from trainer.build import sharded_task
 from trainer.cli import parse_run_config
 from trainer.config import RunConfig
-from trainer.export.export import ExportConfig, Exported, export_run
+from trainer.evaluation import LoadedRun, load_run
+from trainer.export.config import ExportConfig
+from trainer.export.export import Exported, export_run
+from trainer.export.run_parts import RunParts, run_parts
 from trainer.process_group import distributed
+from trainer.sharding import ShardingConfig
 from trainer.trainer import Trainer
 
 
@@ -32,3 +40,24 @@ def export(run: RunConfig, out: Path, **options: object) -> Exported:
     """Export the run's best checkpoint to `out`."""
     with distributed("cpu") as ranks:
         return export_run(ExportConfig(run=run.run_dir, out=out, **options), run, ranks=ranks)
+
+
+def trained_parts(config: RunConfig) -> RunParts:
+    """The parts of a run that has a checkpoint."""
+    with distributed("cpu") as ranks:
+        return run_parts(load_run(config, run=config.run_dir, data=config.data, ranks=ranks))
+
+
+def untrained_parts(config: RunConfig) -> RunParts:
+    """The parts of a run that has just begun, with norms that have seen something."""
+    schema = Schema.load(config.data)
+    with distributed("cpu") as ranks:
+        sharded = sharded_task(config, schema=schema, ranks=ranks, sharding=ShardingConfig(kind="replicated"))
+    generator = torch.Generator().manual_seed(1)
+    for name, buffer in sharded.task.named_buffers():
+        if "running_mean" in name:
+            buffer.normal_(generator=generator)
+        elif "running_var" in name:
+            buffer.uniform_(0.5, 2, generator=generator)
+    sharded.module.eval()
+    return run_parts(LoadedRun(sharded, schema, 0))
