@@ -110,7 +110,7 @@ class Breaker:
 
     def missing(self) -> Malformed:
         body, request = self._copy(), "requests[0]"
-        wanted = ["user", "history", "candidates" if self.is_score else "top_k"]
+        wanted = ["user"] * bool(self.manifest.user.features) + ["history", "candidates" if self.is_score else "top_k"]
         inner = [("user", f.name) for f in self.manifest.user.features] + [("history", f.name) for f in self.manifest.user.history]
         path = self.draw.choice([*((name,) for name in wanted), *inner, ()])
         holder = body if not path else body["requests"][0] if len(path) == 1 else body["requests"][0][path[0]]

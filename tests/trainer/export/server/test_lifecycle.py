@@ -210,6 +210,7 @@ def test_a_stop_answers_what_has_begun_and_takes_nothing_new(fit_case: Case, ser
     wait_for_event(server, "stop", count=1)
     connection.send(text[1000:])
     status, content, _ = read_answer(connection)
+    connection.close()
     assert status == 200
     assert len(content["answers"]) == 256
     assert server.wait() == 0

@@ -1,18 +1,27 @@
 // The parts that need no artefact; prints each failed check and exits 1.
 
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <limits>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
 
 #include "answer.hpp"
 #include "bounded_json.hpp"
 #include "errors.hpp"
 #include "field_path.hpp"
+#include "manifest.hpp"
 #include "options.hpp"
+#include "request.hpp"
 #include "sha256.hpp"
 #include "top_items.hpp"
+#include "transport.hpp"
 
 namespace crosstower {
 namespace {
@@ -102,6 +111,105 @@ void options_are_checked() {
   check(throws<UserError>([] { parse({"--artefact", "x", "--port"}); }), "a missing value is refused");
 }
 
+Manifest small_manifest() {
+  Manifest manifest{};
+  manifest.task = "matching";
+  manifest.user = {{"user", 400, 1, 1, false}, {"genres", 18, 6, 0, true}};
+  manifest.history = {{"hist_item", 480, 0}, {"hist_time_lag", 33, 0}};
+  manifest.store = {480, 1, 1, 16, VectorType::kFloat32, std::nullopt};
+  manifest.max_history = 50;
+  return manifest;
+}
+
+const std::string kBody = R"({"requests":[{"user":{"user":12,"genres":[1,2]},"history":{"hist_item":[3,4],"hist_time_lag":[5,6]},)"
+                          R"("candidates":[7,8,9],"top_k":2,"row_id":11}]})";
+
+Limits request_limits() {
+  Limits limits;
+  limits.max_history = 50;
+  return limits;
+}
+
+void a_valid_body_is_read() {
+  const std::vector<Request> requests = parse_requests(kBody, Route::kScore, small_manifest(), request_limits());
+  check(requests.size() == 1 && requests[0].candidates == std::vector<int64_t>({7, 8, 9}) && requests[0].top_k == 2, "candidates and top_k");
+  check(requests[0].user == std::vector<std::vector<int64_t>>({{12}, {1, 2}}), "the user's features in the manifest's order");
+  check(requests[0].history == std::vector<std::vector<int64_t>>({{3, 4}, {5, 6}}) && requests[0].row_id == 11, "history and row_id");
+}
+
+// Either a request or a refusal, whatever the bytes are; the sanitizers watch.
+void any_bytes_are_read_or_refused() {
+  const Manifest manifest = small_manifest();
+  std::mt19937 random(11);
+  int refused = 0;
+  const auto below = [&random](size_t end) { return static_cast<size_t>(random() % end); };
+  const std::array<std::string, 12> pieces = {"[", "]", "{", "}", "null", "-1", "9223372036854775808", "1e400", "\"", "\\u0000", "\xff", ",,"};
+  for (int i = 0; i < 20'000; ++i) {
+    std::string body = kBody;
+    for (size_t change = below(4) + 1; change > 0; --change) {
+      const size_t place = below(body.size());
+      if (below(3) == 0) body.replace(place, below(6), pieces[below(pieces.size())]);
+      if (below(3) == 1) body[place] = static_cast<char>(random());
+      if (below(3) == 2) body.resize(place + 1);
+    }
+    try {
+      parse_requests(body, i % 2 == 0 ? Route::kScore : Route::kRetrieve, manifest, request_limits());
+    } catch (const RequestError& error) {
+      ++refused;
+      check(error.status() == 400 && !error.field().empty() && !error_body(error.field(), error.what()).empty(), "a refusal names a field");
+    }
+  }
+  check(refused > 15'000, "most of them are refused");
+}
+
+httplib::Request head(const std::string& method, const std::string& path, const httplib::Headers& headers) {
+  httplib::Request request;
+  request.method = method;
+  request.path = path;
+  request.headers = headers;
+  return request;
+}
+
+int status_of(const httplib::Request& request) {
+  try {
+    check_head(request, Limits());
+    return 200;
+  } catch (const RequestError& error) {
+    return error.status();
+  }
+}
+
+void heads_are_checked() {
+  check(status_of(head("POST", "/v1/score", {{"Content-Length", "10"}})) == 200, "a length is enough");
+  check(status_of(head("GET", "/healthz", {})) == 200, "a GET needs none");
+  check(status_of(head("POST", "/v1/score", {})) == 411, "a POST without a length");
+  check(status_of(head("POST", "/v1/score", {{"Content-Length", "16777217"}})) == 413, "one byte too many");
+  check(status_of(head("POST", "/v1/score", {{"Content-Length", "99999999999999999999"}})) == 413, "a length beyond 64 bits");
+  check(status_of(head("POST", "/v1/score", {{"Content-Length", "1"}, {"Content-Length", "1"}})) == 400, "a length given twice");
+  check(status_of(head("POST", "/v1/score", {{"Content-Length", "-1"}})) == 400, "a negative length");
+  check(status_of(head("POST", "/v1/scores", {{"Content-Length", "1"}})) == 404, "an unknown path");
+  check(status_of(head("PUT", "/v1/score", {{"Content-Length", "1"}})) == 405, "a wrong method");
+}
+
+// A manifest with the right seal but arbitrary fields is read or refused by name.
+void any_sealed_manifest_is_read_or_refused() {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("crosstower-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const std::array<std::string, 8> values = {"1", "-1", "\"matching\"", "[]", "{}", "null", "18446744073709551615", "\"inside\""};
+  std::mt19937 random(13);
+  for (int i = 0; i < 300; ++i) {
+    std::string text = "{\"format_version\": 1";
+    for (const char* name : {"artefact", "task", "model", "step", "config_fingerprint", "tables", "layout", "files", "user", "store", "limits"}) {
+      if (random() % 8 > 0) text += std::string(", \"") + name + "\": " + values[random() % values.size()];
+    }
+    text += ", \"seal\": \"" + std::string(64, '0') + "\"}";
+    text.replace(text.size() - 66, 64, sha256_hex(text));
+    std::ofstream(folder / "manifest.json") << text;
+    check(throws<ArtefactError>([&] { read_manifest(folder); }), "a manifest without most of its fields is refused");
+  }
+  std::filesystem::remove_all(folder);
+}
+
 }  // namespace
 }  // namespace crosstower
 
@@ -113,6 +221,10 @@ int main() {
   json_is_bounded();
   paths_name_fields();
   options_are_checked();
+  a_valid_body_is_read();
+  any_bytes_are_read_or_refused();
+  heads_are_checked();
+  any_sealed_manifest_is_read_or_refused();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }
