@@ -58,9 +58,16 @@ def test_the_offline_pass_gives_every_item_an_index_below_the_number_of_queries(
 
 def test_every_history_that_is_an_input_counts_and_no_other_is_looked_at(t2diff_case: Case) -> None:
     parts = trained_parts(t2diff_case.run)
-    full = {"hist_item": [3, 4], "hist_category": [1, 0], "hist_time_lag": [5, 2], "hist_new_session": [0, 1]}
+    # the last behaviour is the session, and the time lag weighs the three before it
+    full = {
+        "hist_item": [3, 4, 5, 6],
+        "hist_category": [1, 0, 2, 0],
+        "hist_time_lag": [5, 2, 1, 0],
+        "hist_new_session": [0, 0, 0, 1],
+    }
     assert set(parts.history_names) == set(full)
-    changes = ({}, {"unknown": [7, 7]}, *({name: [2, 2] if name != "hist_new_session" else [1, 0]} for name in full))
+    changes: list[dict] = [{}, {"unknown": [7, 7, 7, 7]}]
+    changes += [{name: [0, 1, 1, 0] if name == "hist_new_session" else [2, 2, 2, 2]} for name in full]
     given, same, *others = (eager_users(parts, [{"user": {}, "history": full | change}]) for change in changes)
     assert torch.equal(given, same)
     assert not any(torch.equal(given, other) for other in others)

@@ -5,6 +5,7 @@ from torch import nn
 
 from tests.trainer.export.conftest import Case
 from tests.trainer.export.small_runs import small_pre_ranking, trained_parts, untrained_parts
+from tests.trainer.export.test_assemble import ANCESTRAL
 from tests.trainer.small_matching import small_t2diff
 from trainer.errors import UserError
 from trainer.evaluation import load_run
@@ -35,9 +36,7 @@ def test_the_signature_is_in_schema_order_and_says_who_looks_up_what(fit_case: C
 
 def test_noise_is_as_long_as_the_sampler_needs(small_matching: Path, tmp_path: Path) -> None:
     few = untrained_parts(small_t2diff(small_matching, tmp_path))
-    every = small_t2diff(
-        small_matching, tmp_path, "--model.diffusion.sampler", "ancestral", "--model.diffusion.num-sample-steps", "8"
-    )
+    every = small_t2diff(small_matching, tmp_path, *ANCESTRAL)
     assert few.noise_size == 50 * 16
     assert untrained_parts(every).noise_size == 8 * 50 * 16
 
