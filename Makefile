@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types doctor setup repair python clean
+.PHONY: help demo test lint format types doctor server setup repair python clean
 
 # The first supported interpreter; choose another with: make test PYTHON=/path/to/python3.12
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -36,6 +36,9 @@ types: setup  ## Check types
 
 doctor: setup  ## Say whether this machine can train, and what to do if not
 	@.venv/bin/python -m trainer.doctor $(ARGS)
+
+server: setup  ## Build the C++ server into build/server (what has changed)
+	@.venv/bin/python -m trainer.export.server_build
 
 setup: python  ## Make .venv and install the pinned stack (at once if that is done)
 	@"$(PYTHON)" requirements/install.py --stack $(STACK)

@@ -10,7 +10,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def main() -> None:
     """Render the speed tables from the newest rows."""
-    for name, render in (("dataloading", dataloading_table), ("training", training_table)):
+    for name, render in (("dataloading", dataloading_table), ("training", training_table), ("serving", serving_table)):
         replace_section(ROOT / "README.md", name, render(read_rows(RESULTS / f"{name}.csv")))
 
 
@@ -35,6 +35,25 @@ def training_table(rows: list[dict[str, str]]) -> str:
         f" | {int(row['trainer_samples_per_second']):,}/s | {row['ratio']} ({row['ratio_least']} .. {row['ratio_most']}) |"
         for name, row in newest.items()
     ]
+    return "\n".join([*lines, "", _origin(list(newest.values()))])
+
+
+def serving_table(rows: list[dict[str, str]]) -> str:
+    """Latency, throughput and storage of the newest artefact of each recipe and form."""
+    newest = {(row["recipe"], row["tables"], row["vectors"], row["route"]): row for row in rows}
+    lines = [
+        "| artefact | request | p50, ms | p99, ms | × Two-Tower | requests/s, by clients | bytes/item | × Two-Tower | paper, ms |",
+        "|---" * 9 + "|",
+    ]
+    for (recipe, tables, vectors, route), row in newest.items():
+        form = "" if (tables, vectors) == ("inside", "float32") else f", tables {tables}, items {vectors}"
+        request = (
+            f"{int(row['candidates']):,} candidates" if route == "score" else f"best {row['top_k']} of {int(row['num_items']):,}"
+        )
+        rates = ", ".join(f"{rate} ({clients})" for clients, rate in (one.split(":") for one in row["requests_per_second"].split()))
+        cells = [row["times_two_tower"], rates, row["bytes_per_item"], row["storage_times_two_tower"], row["paper_ms"]]
+        shown = " | ".join(cell or "–" for cell in cells)
+        lines.append(f"| {recipe}{form} | {request} | {row['p50_ms']} | {row['p99_ms']} | {shown} |")
     return "\n".join([*lines, "", _origin(list(newest.values()))])
 
 

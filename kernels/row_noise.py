@@ -87,7 +87,9 @@ def _normals(row_id_B: torch.Tensor, counter_Q: torch.Tensor, seed: int) -> torc
     for pair in range(2):
         first_BQ, second_BQ = words[2 * pair], words[2 * pair + 1]
         # float64: a uniform number in (0, 1) keeps all 32 bits, and float32 results don't depend on a library's last bit
-        radius_BQ = first_BQ.double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-        angle_BQ = second_BQ.double().mul_(2.0 * math.pi * 2.0**-32)
+        # nothing in place on what `double` returns: for all that torch.jit knows it may be its argument, and a scripted module that
+        # seems to write there has no weight that torch.jit.freeze would take for a constant
+        radius_BQ = (first_BQ.double() + 0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle_BQ = second_BQ.double() * (2.0 * math.pi * 2.0**-32)
         normals += [radius_BQ * angle_BQ.cos(), radius_BQ * angle_BQ.sin()]
     return torch.stack(normals, dim=2).flatten(1)

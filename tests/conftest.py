@@ -18,6 +18,7 @@ if not torch.cuda.is_available():
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ml1m-raw", type=Path, default=None, help="folder of MovieLens-1M's .dat files (default: data/raw/ml-1m)")
+    parser.addoption("--server-sanitizers", action="store_true", help="run the C++ server's tests under address and UB sanitizers")
 
 
 @pytest.fixture(scope="session")

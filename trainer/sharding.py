@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from rich.table import Table as RichTable
@@ -209,14 +210,15 @@ def _place_weights(
     process_group: dist.ProcessGroup,
 ) -> None:
     """Write every table's initial weights; see `shard`."""
-    seed = torch.tensor([torch.initial_seed()], dtype=torch.int64, device=device)
+    # unsigned, and above int64's range in about every second process that sets no seed of its own
+    seed = torch.from_numpy(np.array([torch.initial_seed()], dtype=np.uint64).view(np.int64)).to(device)
     if process_group.size() > 1:
         dist.broadcast(seed, group=process_group, group_src=0)
     weights = module.state_dict()
     for table in tables:
         source, weight = sources[table.parameter_name], weights[table.parameter_name]
         if source.is_meta:
-            draw_table(weight, table=table, seed=int(seed.item()))
+            draw_table(weight, table=table, seed=int(seed.item()) % 2**64)
         else:
             spread_table(weight, source=source, process_group=process_group, device=device)
 

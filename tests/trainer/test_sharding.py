@@ -61,6 +61,15 @@ def test_another_seed_gives_other_initial_weights(one_rank: dist.ProcessGroup) -
         assert len(digests) == 2
 
 
+def test_a_process_may_start_with_any_of_the_seeds_that_torch_draws(one_rank: dist.ProcessGroup) -> None:
+    config = OptimizerConfig(sparse="adagrad")
+    alone = {
+        state_sha256(build(REPLICATED, config, one_rank, table_device=device, seed=2**64 - 3)[0].module)
+        for device in ("cpu", "meta")
+    }
+    assert len(alone) == 1
+
+
 def test_requested_sharding_types_are_planned_with_a_shard_on_each_rank(trained: dict[str, dict]) -> None:
     plan = trained["row_wise+row_wise adagrad"]["plan"]
     assert plan == {name: ["row_wise", 2] for name in ("t_user", "t_genre", "t_item", "t_category")}

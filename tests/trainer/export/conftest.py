@@ -1,0 +1,73 @@
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.trainer.export.small_runs import export, small_pre_ranking, train
+from trainer.config import RunConfig
+from trainer.export.export import Exported
+
+
+class Case(NamedTuple):
+    """A run and an artefact of it; whoever opens their folders must change nothing."""
+
+    run: RunConfig
+    folder: Path
+    exported: Exported
+
+
+@pytest.fixture(scope="session")
+def fit_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """FIT with 6 queries, 2 user heads and 3 item heads."""
+    heads = ("--model.num-user-heads", "2", "--model.num-item-heads", "3", "--model.head-dim", "5")
+    queries = ("--model.meta-query.num-queries", "6")
+    return train(small_pre_ranking("fit_demo", small_demo, tmp_path_factory.mktemp("fit_run"), *heads, *queries))
+
+
+@pytest.fixture(scope="session")
+def two_tower_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return train(small_pre_ranking("two_tower_demo", small_demo, tmp_path_factory.mktemp("two_tower_run")))
+
+
+def case(run: RunConfig, folder: Path, **options: object) -> Case:
+    return Case(run, folder / "artefact", export(run, folder / "artefact", **options))
+
+
+@pytest.fixture(scope="session")
+def fit_case(fit_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(fit_run, tmp_path_factory.mktemp("fit_case"))
+
+
+@pytest.fixture(scope="session")
+def two_tower_case(two_tower_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(two_tower_run, tmp_path_factory.mktemp("two_tower_case"))
+
+
+@pytest.fixture(scope="session")
+def t2diff_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(matching_run, tmp_path_factory.mktemp("t2diff_case"))
+
+
+@pytest.fixture(scope="session")
+def fit_bytes_case(fit_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """FIT with 8-bit tables and items."""
+    return case(fit_run, tmp_path_factory.mktemp("fit_bytes_case"), tables="quantised", vectors="int8")
+
+
+@pytest.fixture(scope="session")
+def t2diff_triton_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """T2Diff in Triton's layout, with tables outside and 16-bit items."""
+    folder = tmp_path_factory.mktemp("t2diff_triton_case")
+    return case(matching_run, folder, tables="outside", vectors="float16", layout="triton")
+
+
+@pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff"])
+def any_case(request: pytest.FixtureRequest) -> Case:
+    """Each model's artefact in the default form in turn."""
+    return request.getfixturevalue(f"{request.param}_case")
+
+
+@pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff", "fit_bytes", "t2diff_triton"])
+def every_case(request: pytest.FixtureRequest) -> Case:
+    """The artefacts of all forms in turn."""
+    return request.getfixturevalue(f"{request.param}_case")

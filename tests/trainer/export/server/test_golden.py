@@ -1,0 +1,69 @@
+"""The C++ server answers exactly as eager Python does."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.trainer.export.conftest import Case
+from tests.trainer.export.server.running import RunningServer
+from trainer.export.golden import NUM_GOLDEN, read_golden
+from trainer.export.parity import TOLERANCE, same_order, score_error
+
+Serve = Callable[..., RunningServer]
+
+
+def route(body: dict) -> str:
+    return "/v1/score" if "candidates" in body["requests"][0] else "/v1/retrieve"
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "2", "--workers", "1")], ids=["default", "two threads"])
+def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve: Serve, options: tuple[str, ...]) -> None:
+    server, batches, most = serve(any_case.folder, *options), set(), 0
+    bodies = list(read_golden(any_case.folder))
+    assert len(bodies) == NUM_GOLDEN
+    for number, (body, expected) in enumerate(bodies):
+        status, content, _ = server.post(route(body), body)
+        assert status == 200, content
+        assert content["artefact"] == any_case.exported.manifest.artefact
+        for found, golden in zip(content["answers"], expected["answers"], strict=True):
+            assert score_error(found, golden) <= TOLERANCE, f"golden request {number}"
+            assert same_order(found, golden), f"golden request {number}"
+        batches.add(len(body["requests"]))
+        most = max(most, *(len(request.get("candidates", [])) for request in body["requests"]))
+    assert batches == {1, 7, 256}
+    assert most > 4000
+
+
+def test_top_k_is_the_order_of_the_scores_and_ties_go_to_the_first(fit_case: Case, serve: Serve) -> None:
+    body = next(body for body, _ in read_golden(fit_case.folder) if len(body["requests"][0]["candidates"]) > 50)
+    candidates = body["requests"][0]["candidates"][:50] * 2
+    body = {"requests": [body["requests"][0] | {"candidates": candidates, "top_k": 100}]}
+    (answer,) = serve(fit_case.folder).post("/v1/score", body).content["answers"]
+    order = sorted(range(100), key=lambda place: (-answer["scores"][place], place))
+    expected = [{"item": candidates[place], "score": answer["scores"][place], "position": place} for place in order]
+    assert answer["top"] == expected
+
+
+def test_noise_belongs_to_the_row_and_not_to_its_company(t2diff_case: Case, serve: Serve) -> None:
+    server = serve(t2diff_case.folder)
+    body = next(body for body, _ in read_golden(t2diff_case.folder) if len(body["requests"]) == 7 and route(body) == "/v1/retrieve")
+    together = server.post("/v1/retrieve", body).content["answers"]
+    alone = [server.post("/v1/retrieve", {"requests": [request]}).content["answers"][0] for request in body["requests"]]
+    for one, other in zip(together, alone, strict=True):
+        assert score_error(one, other) <= TOLERANCE
+    other_noise = {"requests": [body["requests"][0] | {"row_id": 12345}]}
+    assert server.post("/v1/retrieve", other_noise).content["answers"][0]["scores"] != alone[0]["scores"]
+
+
+def test_a_pre_ranking_artefact_refuses_retrieval(two_tower_case: Case, serve: Serve) -> None:
+    status, content, _ = serve(two_tower_case.folder).post("/v1/retrieve", {"requests": []})
+    assert status == 409
+    assert "/v1/score" in content["error"]["message"]
+
+
+def test_scores_are_written_so_that_they_read_back_as_the_same_float(two_tower_case: Case, serve: Serve) -> None:
+    body, _ = next(read_golden(two_tower_case.folder))
+    scores = serve(two_tower_case.folder).post("/v1/score", body).content["answers"][0]["scores"]
+    assert all(json.dumps(float(np.float32(score).astype("U"))) == json.dumps(score) for score in scores)
