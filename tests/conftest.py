@@ -2,18 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
-from tests.trainer.small_matching import prepare_small_matching, small_t2diff
-from trainer.config import RunConfig
-from trainer.process_group import distributed
-from trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    from trainer.config import RunConfig
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is decorated, so before any test module imports one
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is decorated, so before anything imports one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,12 +45,18 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_matching(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared next_item data set of 120 users and 90 items; see small_matching.py."""
+    from tests.trainer.small_matching import prepare_small_matching
+
     return prepare_small_matching(tmp_path_factory.mktemp("small_matching"))
 
 
 @pytest.fixture(scope="session")
-def matching_run(small_matching: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def matching_run(small_matching: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunConfig":
     """A T2Diff run that was trained for two epochs on it and tested; whoever opens its folder must change nothing."""
+    from tests.trainer.small_matching import small_t2diff
+    from trainer.process_group import distributed
+    from trainer.trainer import Trainer
+
     config = small_t2diff(small_matching, tmp_path_factory.mktemp("matching_run") / "runs")
     with distributed("cpu") as ranks, Trainer(config, ranks=ranks) as trainer:
         assert trainer.fit()

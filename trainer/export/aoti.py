@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.layers.row_noise import normal_of_rows
+from kernels.row_noise import normal_of_rows
 from trainer.errors import CheckpointError, UserError
 from trainer.export.assemble import Towers, assemble
 from trainer.export.requests import draw_requests, user_tensors

@@ -9,7 +9,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dataloaders.batch import Catalogue
 from dataloaders.schema import Feature
-from models.layers.row_noise import normal_of_rows
+from kernels.row_noise import normal_of_rows
 from models.types import ItemInputs, ItemVectors
 from trainer.export.requests import Request
 from trainer.export.run_parts import RunParts

@@ -6,7 +6,7 @@
 import torch
 from torch import nn
 
-from models.layers.row_noise import normal_of_rows
+from kernels.row_noise import normal_of_rows
 from models.types import ItemInputs, ItemVectors, UserInputs
 from trainer.export.lookups import PooledLookup, SequenceLookup
 
