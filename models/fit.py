@@ -137,8 +137,10 @@ class FIT(nn.Module):
     @torch.jit.export
     def score_candidates(self, user_BNHP: torch.Tensor, index_BK: torch.Tensor, item_BKHP: torch.Tensor) -> torch.Tensor:
         """Logits [B, K] of K candidates per user, each against the user vector that its stored index picks."""
-        if not torch.jit.is_scripting() and isinstance(self.scorer, LSS) and self.scorer.picks_in_kernel(user_BNHP):
-            return self.scorer.score_picked(user_BNHP, index_BK, item_BKHP)
+        if not torch.jit.is_scripting():
+            in_kernel = isinstance(self.scorer, LSS) and self.scorer.picks_in_kernel(user_BNHP)
+            if in_kernel:
+                return self.scorer.score_picked(user_BNHP, index_BK, item_BKHP)
         index_BKHP = index_BK[:, :, None, None].expand(-1, -1, user_BNHP.shape[2], user_BNHP.shape[3])
         return self.scorer.score(user_BNHP.gather(1, index_BKHP), item_BKHP)
 

@@ -18,10 +18,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tests.kernels.kernel_case import KernelCase
+from tests.kernels.reverse_kernel_cases import REVERSE_CASES
 from tests.kernels.scoring_cases import SCORING_CASES
 
 H100 = GPUTarget("cuda", 90, 32)
-CASES: dict[str, KernelCase] = {**SCORING_CASES}
+CASES: dict[str, KernelCase] = {**SCORING_CASES, **REVERSE_CASES}
 """Every kernel at the shape that is served."""
 
 
