@@ -21,4 +21,4 @@ def at_every_position(user_BC: torch.Tensor, output_JC: torch.Tensor, lengths_B:
     later_J = later_J.index_fill(0, torch.cumsum(lengths_B, 0) - lengths_B, False)[:num_behaviours]
     place_X = later_J.nonzero().squeeze(1)
     query_XC = output_JC.index_select(0, place_X - 1)
-    return MatchForward(user_BC, user_BC[:, 0] * 0.0, query_XC, place_X, torch.ones_like(query_XC[:, 0]))
+    return MatchForward(user_BC, torch.zeros_like(user_BC[:, 0]), query_XC, place_X, torch.ones_like(query_XC[:, 0]))
