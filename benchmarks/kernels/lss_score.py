@@ -61,13 +61,14 @@ def _stored(num_requests: int, dtype: torch.dtype, device: torch.device, *, best
 
 
 def _pairs(num_pairs: int, device: torch.device) -> Case:
-    vectors = [torch.randn(num_pairs, HEADS, WIDTH, device=device, requires_grad=True) for _ in range(2)]
-    tensors = [*vectors, *[weight.requires_grad_() for weight in _weights(device)]]
+    user_XUP = torch.randn(num_pairs, HEADS, WIDTH, device=device, requires_grad=True)
+    item_XVP = torch.randn(num_pairs, HEADS, WIDTH, device=device, requires_grad=True)
+    weights = LSSWeights(*[weight.requires_grad_() for weight in _weights(device)])
     weight_X = torch.randn(num_pairs, device=device)
 
     def call(backend: str) -> Tensors:
-        score_X = lss_score(*tensors, backend)
-        return score_X.detach(), *torch.autograd.grad(score_X, tensors, weight_X)
+        score_X = lss_score(user_XUP, item_XVP, *weights, backend=backend)
+        return score_X.detach(), *torch.autograd.grad(score_X, (user_XUP, item_XVP, *weights), weight_X)
 
     num_bytes = num_pairs * (6 * HEADS * WIDTH + 3) * 4  # vectors read by forward and backward, gradients written
     return Case(

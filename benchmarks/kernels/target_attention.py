@@ -77,13 +77,14 @@ def _one_query(num_rows: int, device: torch.device) -> Case:
 
 
 def _gate(num_positions: int, device: torch.device) -> Case:
-    tensors = [torch.randn(num_positions, FIRST, device=device, requires_grad=True) for _ in range(2)]
-    tensors.append(torch.rand(FIRST, device=device, requires_grad=True))
+    hidden_XC = torch.randn(num_positions, FIRST, device=device, requires_grad=True)
+    normal_XC = torch.randn(num_positions, FIRST, device=device, requires_grad=True)
+    alpha_C = torch.rand(FIRST, device=device, requires_grad=True)
     weight_XC = torch.randn(num_positions, FIRST, device=device)
 
     def call(backend: str) -> Tensors:
-        out_XC = dice_gate(*tensors, backend)
-        return out_XC.detach(), *torch.autograd.grad(out_XC, tensors, weight_XC)
+        out_XC = dice_gate(hidden_XC, normal_XC, alpha_C, backend)
+        return out_XC.detach(), *torch.autograd.grad(out_XC, (hidden_XC, normal_XC, alpha_C), weight_XC)
 
     return Case(
         label=f"Dice's gate on {num_positions} positions, forward and backward",

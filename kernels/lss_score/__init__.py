@@ -118,9 +118,9 @@ def _fused(user_BUP: torch.Tensor, item_BVP: torch.Tensor, weights: LSSWeights) 
 def _contiguous(
     user_BNUP: torch.Tensor, items: StoredItems, candidate_BK: torch.Tensor, weights: LSSWeights
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor, list[torch.Tensor]]:
-    optional = [None if tensor is None else tensor.contiguous() for tensor in (items.scale_M, items.index_M)]
+    scale_M, index_M = (None if tensor is None else tensor.contiguous() for tensor in (items.scale_M, items.index_M))
     flat = [weight.contiguous() for weight in weights]
-    return user_BNUP.contiguous(), items.vector_MX.contiguous(), *optional, candidate_BK.contiguous(), flat
+    return user_BNUP.contiguous(), items.vector_MX.contiguous(), scale_M, index_M, candidate_BK.contiguous(), flat
 
 
 def _check_vectors(user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> None:
