@@ -4,6 +4,7 @@
 
 import copy
 import platform
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,8 @@ VECTOR_BATCH_DIMS = BATCH_DIMS | {"user_tower": ((0,),) * 5, "item_tower": ((0,)
 """The same where tables are outside."""
 
 
-def require_compiler(device: PackageDevice, *, tables: TableForm) -> None:
-    """UserError where packages of this form can't be made here, before minutes are spent on finding out."""
-    if tables == "quantised":
-        raise UserError(
-            "--aoti with --tables quantised: torch.export knows no shapes of quantized::embedding_bag_byte_rowwise_offsets (the "
-            "operator has no kernel for meta tensors); use --tables inside or outside, or the TorchScript form alone"
-        )
+def require_compiler(device: PackageDevice) -> None:
+    """UserError where packages can't be made here, before minutes are spent on finding out."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--aoti cuda: a package is compiled on the kind of GPU that will run it, and PyTorch sees none here")
     from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
@@ -166,9 +162,11 @@ def _compile(
     ]
     moved = copy.deepcopy(module).to(device)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # of torch 2.13's own code, about itself
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec", category=FutureWarning)
             program = torch.export.export(moved, tuple(tensor.to(device) for tensor in inputs), dynamic_shapes=tuple(shapes))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     except Exception as error:  # torch.export and its compiler each have a family of their own
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise UserError(f"--aoti: {path.stem} can't be compiled ahead of time: {reason}; export it without --aoti") from error

@@ -47,7 +47,7 @@ def export_run(config: ExportConfig, run_config: RunConfig, *, ranks: Ranks) -> 
     if ranks.world_size > 1 or ranks.device.type != "cpu":
         raise UserError(f"an artefact is exported by one process on the CPU, not {ranks.world_size} on {ranks.device.type}")
     if config.aoti is not None:
-        require_compiler(config.aoti, tables=config.tables)
+        require_compiler(config.aoti)
     with staged_artefact(config.out, overwrite=config.overwrite) as folder:
         source = _source(config, run_config, ranks=ranks)
         manifest = write_artefact(folder, source)

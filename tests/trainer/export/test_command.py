@@ -31,7 +31,7 @@ def test_the_command_writes_an_artefact_and_says_what_it_holds(
     ("arguments", "code", "words"),
     [
         (["--out", "{taken}"], 2, "exists; choose a new folder"),
-        (["--out", "new", "--aoti", "cpu", "--tables", "quantised"], 2, "has no kernel for meta tensors"),
+        (["--out", "new", "--index.kind", "hnsw"], 2, "--index is for matching models"),
         (["--out", "new", "--run", "{empty}"], 4, "no evaluated checkpoint"),
         (["--out", "new", "--data", "nowhere"], 3, "no such file"),
     ],
