@@ -13,8 +13,8 @@ from kernels.item_softmax.triton_kernel import forward_kernel, item_kernel, user
 
 BLOCK_ROWS = 64
 BLOCK_ITEMS = 64
-GRADIENT_TILE = 32
-"""Rows and items of a tile in the items' gradient, which holds more of both and would spill registers with 64."""
+GRADIENT_ITEMS = 32
+"""Items of a tile in both gradients, and rows in the items': with 64, registers would spill."""
 PROGRAMS = 264
 """Programs that keep a GPU busy, two a multiprocessor of an H100; where tiles of rows are fewer, they share the catalogue out."""
 MIN_SHARE = 256
@@ -68,8 +68,9 @@ def user_gradient(
     num_shares, share = _shares(num_rows, num_items)
     part_SBC = user_BC.new_empty((num_shares, *user_BC.shape), dtype=torch.float32)
     inputs = (user_BC, item_MC, target_B, log_q_M, logsumexp_B, grad_B)
+    constants = {**_constants(user_BC, item_MC), "BLOCK_M": GRADIENT_ITEMS}
     launchable(user_kernel)[((num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS, num_shares)](
-        *inputs, part_SBC, num_rows, num_items, share, **_constants(user_BC, item_MC)
+        *inputs, part_SBC, num_rows, num_items, share, **constants
     )
     return part_SBC.sum(0).to(user_BC.dtype)
 
@@ -87,8 +88,8 @@ def item_gradient(
     num_rows, num_items = user_BC.shape[0], item_MC.shape[0]
     grad_item_MC = torch.empty_like(item_MC)
     inputs = (user_BC, item_MC, target_B, log_q_M, logsumexp_B, grad_B)
-    constants = {**_constants(user_BC, item_MC), "BLOCK_B": GRADIENT_TILE, "BLOCK_M": GRADIENT_TILE}
-    launchable(item_kernel)[((num_items + GRADIENT_TILE - 1) // GRADIENT_TILE,)](
+    constants = {**_constants(user_BC, item_MC), "BLOCK_B": GRADIENT_ITEMS, "BLOCK_M": GRADIENT_ITEMS}
+    launchable(item_kernel)[((num_items + GRADIENT_ITEMS - 1) // GRADIENT_ITEMS,)](
         *inputs, grad_item_MC, num_rows, num_items, **constants
     )
     return grad_item_MC

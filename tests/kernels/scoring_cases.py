@@ -87,7 +87,7 @@ SCORING_CASES = {
         constants=_ATTENTION_CONSTANTS | _BACKWARD_TILE,
         num_warps=8,
         num_stages=1,
-        max_spilled_bytes=64,
+        max_spilled_bytes=256,  # 48 with Triton 3.7.1, 184 with 3.6.0
         max_shared_bytes=96 * 1024,
     ),
     "dice_gate_backward": _of(
@@ -108,7 +108,7 @@ SCORING_CASES = {
         f"{_SOFTMAX}:user_kernel",
         "user item log_q logsumexp grad part",
         others=_SOFTMAX_SIZES | {"share": "i32"},
-        constants=_SOFTMAX_CONSTANTS,
+        constants=_SOFTMAX_CONSTANTS | {"BLOCK_M": 32},
         max_shared_bytes=160 * 1024,
     ),
     "item_softmax_item_gradient": _of(
