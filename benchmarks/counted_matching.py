@@ -29,7 +29,7 @@ from trainer.cli import one_screen_errors
 from trainer.provenance import provenance
 from trainer.ranking_metrics import RankingMetrics
 
-NEIGHBOURS = (10, 30, 100, 300, 1000)
+NEIGHBOURS = (3, 5, 10, 20, 50, 100, 300)
 """The k that validation picks from."""
 METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10", "mrr")
 MONITOR = "recall@20"
@@ -69,15 +69,15 @@ def counted_rows(data: Path) -> list[dict[str, str]]:
         raise ValueError(f"{schema.name} is of task {schema.task}; prepare the data with --task next_item")
     validation, test = read_histories(data / "validation", schema), read_histories(data / "test", schema)
     similarity = cosines(behaviours_of_users(data / "train", schema))
-    frequency_M = torch.from_numpy(item_frequencies(data / "train", schema)).double()
+    neighbours = {k: by_neighbours(nearest(similarity, k)) for k in NEIGHBOURS}
+    popularity = by_popularity(torch.from_numpy(item_frequencies(data / "train", schema)).double())
     rows = []
     for mask_history in (False, True):
-        popularity = by_popularity(frequency_M)
-        rows.append(_row(schema, "popularity", popularity, validation=validation, test=test, mask_history=mask_history))
-        tried = {k: by_neighbours(nearest(similarity, k)) for k in NEIGHBOURS}
-        best = max(NEIGHBOURS, key=lambda k: measure(tried[k], validation, mask_history=mask_history)[MONITOR])
-        row = _row(schema, "item_knn", tried[best], validation=validation, test=test, mask_history=mask_history)
-        rows.append(row | {"neighbours": str(best)})
+        found = {k: measure(scores, validation, mask_history=mask_history)[MONITOR] for k, scores in neighbours.items()}
+        best = max(NEIGHBOURS, key=lambda k: found[k])
+        for recipe, scores, k in (("popularity", popularity, ""), ("item_knn", neighbours[best], str(best))):
+            row = _row(schema, recipe, scores, validation=validation, test=test, mask_history=mask_history)
+            rows.append(row | {"neighbours": k})
     return rows
 
 
@@ -185,7 +185,7 @@ def _row(
         "recipe": recipe,
         "dataset": schema.name,
         "mask_history": str(mask_history),
-        "neighbours": "",
+        "neighbours": "",  # has its column even where there are none
         **{f"test_{name}": f"{found[name]:.6f}" for name in METRICS},
         "test_recall@20_se": f"{found['recall@20_se']:.6f}",
         "test_rows": f"{found['num_rows']:.0f}",

@@ -67,9 +67,8 @@ def test_the_covariance_alone_tells_items_apart():
     assert item_MC[:, 8:-1].unique().numel() == 3
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_no_behaviour_hears_of_a_newer_one(num_layers):
-    model = build(num_layers=num_layers)
+def test_no_behaviour_hears_of_a_newer_one():
+    model = build(num_layers=3)
     users, _ = users_and_items([7])
     seen = []
     model.layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].mean))
