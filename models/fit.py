@@ -141,8 +141,11 @@ class FIT(nn.Module):
             in_kernel = isinstance(self.scorer, LSS) and self.scorer.picks_in_kernel(user_BNHP)
             if in_kernel:
                 return self.scorer.score_picked(user_BNHP, index_BK, item_BKHP)
-        index_BKHP = index_BK[:, :, None, None].expand(-1, -1, user_BNHP.shape[2], user_BNHP.shape[3])
-        return self.scorer.score(user_BNHP.gather(1, index_BKHP), item_BKHP)
+        # whole rows, as one request picks thousands: gather would go number by number
+        first_B1 = user_BNHP.shape[1] * torch.arange(user_BNHP.shape[0], device=index_BK.device).unsqueeze(1)
+        picked_XHP = user_BNHP.flatten(0, 1).index_select(0, (first_B1 + index_BK).flatten())
+        picked_BKHP = picked_XHP.reshape(index_BK.shape[0], index_BK.shape[1], user_BNHP.shape[2], user_BNHP.shape[3])
+        return self.scorer.score(picked_BKHP, item_BKHP)
 
     def schedule(self, step: int, steps_per_epoch: int) -> None:
         """Set the temperature (eq. 23) for the global optimizer step `step`, counted from 0."""

@@ -1,5 +1,6 @@
 """A server process and a client of it."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -72,13 +73,12 @@ class RunningServer:
         """Send bytes over a connection of their own, say that no more will come, and read to the end."""
         received = b""
         with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
-            try:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the server had seen enough
                 connection.sendall(content)
                 connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
                 while chunk := connection.recv(65536):
                     received += chunk
-            except (ConnectionResetError, BrokenPipeError):
-                return received  # the server had seen enough
         return received
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,6 +1,7 @@
 #include "towers.hpp"
 
 #include <caffe2/serialize/read_adapter_interface.h>
+#include <torch/csrc/jit/python/update_graph_executor_opt.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/version.h>
 
@@ -37,6 +38,10 @@ std::string shape_text(at::IntArrayRef shape) {
   return "[" + text + "]";
 }
 
+// A frozen module has nothing left for the profiling executor to win: its guards cost a tenth of a request, and each new size would be
+// profiled and compiled while a request waits. The switch belongs to the thread.
+void run_as_written() { torch::jit::setGraphExecutorOptimize(false); }
+
 torch::jit::Module load(const std::string& name, const std::map<std::string, MappedFile>& files) {
   try {
     torch::jit::Module module = torch::jit::load(std::make_shared<MappedReader>(files.at(name).bytes()), at::kCPU);
@@ -70,6 +75,7 @@ Towers::Towers(const Manifest& manifest, const std::map<std::string, MappedFile>
 Towers::~Towers() = default;
 
 at::Tensor Towers::user(const UserInputs& inputs) const {
+  run_as_written();
   std::vector<at::IValue> arguments = {inputs.user_values, inputs.user_lengths_UB, inputs.history_values_HJ, inputs.history_lengths_B};
   const int64_t rows = inputs.history_lengths_B.size(0);
   at::Tensor user_BNHP;
@@ -89,6 +95,7 @@ at::Tensor Towers::user(const UserInputs& inputs) const {
 }
 
 at::Tensor Towers::score(const at::Tensor& user_1NHP, const at::Tensor& query_1K, const at::Tensor& item_1KHP) const {
+  run_as_written();
   const at::Tensor score_1K = modules_->scorer.forward({user_1NHP, query_1K, item_1KHP}).toTensor();
   if (score_1K.dim() != 2 || score_1K.size(0) != 1 || score_1K.size(1) != query_1K.size(1) || score_1K.scalar_type() != at::kFloat) {
     throw ArtefactError("scorer.pt: returned " + std::string(at::toString(score_1K.scalar_type())) + " " + shape_text(score_1K.sizes()) +
