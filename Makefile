@@ -12,6 +12,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 STACK ?= auto
 # More arguments for the target's program: make test ARGS="-k loader"
 ARGS ?=
+# Processes that run tests side by side, a file each; 0: all in one, where a debugger works
+TEST_PROCESSES ?= 2
 
 help:  ## Show this text
 	@echo "make TARGET [ARGS=...]"
@@ -21,7 +23,7 @@ demo: setup  ## Train FIT and Two-Tower on data with a planted structure, compar
 	@.venv/bin/python -m trainer.demo $(ARGS)
 
 test: setup  ## Run the tests
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: setup  ## Check style and formatting
 	@.venv/bin/ruff check . $(ARGS)
