@@ -18,7 +18,7 @@ NUM_GOLDEN = 64
 MAX_CANDIDATES = 5000
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """Size of one golden body."""
 
     batch: int
@@ -69,12 +69,12 @@ def read_golden(folder: Path) -> Iterator[tuple[Body, Body]]:
             yield json.loads(request), json.loads(answered)
 
 
-def _shapes() -> list[_Shape]:
+def _shapes() -> list[Shape]:
     """Of every golden body; sizes of 1 to 5,000 candidates evenly spaced by their logarithm."""
     single = [round(MAX_CANDIDATES ** (place / 47)) for place in range(48)]
     several = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, MAX_CANDIDATES]
     many = [1, 4, 16, 64]
-    return [*(_Shape(1, k) for k in single), *(_Shape(7, k) for k in several), *(_Shape(256, k) for k in many)]
+    return [*(Shape(1, k) for k in single), *(Shape(7, k) for k in several), *(Shape(256, k) for k in many)]
 
 
 def _history_length(number: int, longest: int, generator: torch.Generator) -> int:

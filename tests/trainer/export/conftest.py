@@ -6,6 +6,7 @@ import pytest
 from tests.trainer.export.small_runs import export, small_pre_ranking, train
 from trainer.config import RunConfig
 from trainer.export.export import Exported
+from trainer.export.golden import Shape
 
 
 class Case(NamedTuple):
@@ -59,6 +60,14 @@ def t2diff_triton_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPat
     """T2Diff in Triton's layout, with tables outside and 16-bit items."""
     folder = tmp_path_factory.mktemp("t2diff_triton_case")
     return case(matching_run, folder, tables="outside", vectors="float16", layout="triton")
+
+
+@pytest.fixture
+def few_golden_requests(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exports that a test makes itself are checked by these 5 golden requests only."""
+    sizes = ((1, 1), (1, 300), (7, 20), (7, 2), (256, 4))
+    monkeypatch.setattr("trainer.export.golden._shapes", lambda: [Shape(*size) for size in sizes])
+    return len(sizes)
 
 
 @pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff"])

@@ -14,6 +14,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     command.main()
 
 
+@pytest.mark.usefixtures("few_golden_requests")
 def test_the_command_writes_an_artefact_and_says_what_it_holds(
     fit_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

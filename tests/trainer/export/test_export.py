@@ -90,6 +90,7 @@ def test_the_faiss_index_finds_the_stores_own_items(t2diff_case: Case) -> None:
     assert torch.equal(search(index, user_BC, 10)[1], top_items(user_BC, item_MC, 10)[1])
 
 
+@pytest.mark.usefixtures("few_golden_requests")
 def test_a_run_of_a_gpu_is_exported_in_float32_and_said_to_be_what_it_was(two_tower_run: RunConfig, tmp_path: Path) -> None:
     trained_on_gpu = dataclasses.replace(
         two_tower_run, loop=dataclasses.replace(two_tower_run.loop, precision="bfloat16", device="auto")
@@ -100,6 +101,7 @@ def test_a_run_of_a_gpu_is_exported_in_float32_and_said_to_be_what_it_was(two_to
     assert manifest.origin.config["loop"]["precision"] == "bfloat16"
 
 
+@pytest.mark.usefixtures("few_golden_requests")
 def test_nothing_appears_where_the_artefact_answers_otherwise_than_the_run(
     two_tower_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_an_item_index_is_for_matching_models(two_tower_run: RunConfig, tmp_path
         export(two_tower_run, tmp_path / "artefact", index=ItemIndexConfig(kind="hnsw"))
 
 
+@pytest.mark.usefixtures("few_golden_requests")
 def test_an_index_that_the_catalogue_is_too_small_for_is_a_user_error(matching_run: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--index: 90 items are too few"):
         export(matching_run, tmp_path / "artefact", index=ItemIndexConfig(kind="ivf"))

@@ -69,15 +69,22 @@ class RunningServer:
         """POST `body` as JSON, or as it is where it is bytes."""
         return self.ask("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
 
-    def send_raw(self, content: bytes) -> bytes:
-        """Send bytes over a connection of their own, say that no more will come, and read to the end."""
+    def send_raw(self, content: bytes, *, ends: bool) -> bytes:
+        """Send bytes over a connection of their own; what came back.
+
+        Args:
+            content: the bytes.
+            ends: whether to say that no more will come and read to the end (the server answers no client that has left), or else to
+                read one whole answer.
+        """
         received = b""
         with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the server had seen enough
                 connection.sendall(content)
-                connection.shutdown(socket.SHUT_WR)
+                if ends:
+                    connection.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionResetError):
-                while chunk := connection.recv(65536):
+                while (ends or not _is_whole(received)) and (chunk := connection.recv(65536)):
                     received += chunk
         return received
 
@@ -113,3 +120,9 @@ def read_answer(connection: http.client.HTTPConnection) -> Answer:
     content = response.read()
     is_json = response.getheader("Content-Type") == "application/json"
     return Answer(response.status, json.loads(content) if is_json else content.decode(), dict(response.getheaders()))
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+    return bool(end) and len(body) >= int(length)

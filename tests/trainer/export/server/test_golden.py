@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.trainer.export.conftest import Case
+from tests.trainer.export.conftest import Case, case
 from tests.trainer.export.server.running import RunningServer
+from trainer.config import RunConfig
 from trainer.export.golden import NUM_GOLDEN, read_golden
 from trainer.export.parity import TOLERANCE, same_order, score_error
 
@@ -18,15 +20,15 @@ def route(body: dict) -> str:
     return "/v1/score" if "candidates" in body["requests"][0] else "/v1/retrieve"
 
 
-@pytest.mark.parametrize("options", [(), ("--threads", "2", "--workers", "1")], ids=["default", "two threads"])
-def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve: Serve, options: tuple[str, ...]) -> None:
-    server, batches, most = serve(any_case.folder, *options), set(), 0
-    bodies = list(read_golden(any_case.folder))
+def check_golden_answers(server: RunningServer, case: Case) -> None:
+    """Ask every golden request, of all sizes."""
+    batches, most = set(), 0
+    bodies = list(read_golden(case.folder))
     assert len(bodies) == NUM_GOLDEN
     for number, (body, expected) in enumerate(bodies):
         status, content, _ = server.post(route(body), body)
         assert status == 200, content
-        assert content["artefact"] == any_case.exported.manifest.artefact
+        assert content["artefact"] == case.exported.manifest.artefact
         for found, golden in zip(content["answers"], expected["answers"], strict=True):
             assert score_error(found, golden) <= TOLERANCE, f"golden request {number}"
             assert same_order(found, golden), f"golden request {number}"
@@ -34,6 +36,20 @@ def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve
         most = max(most, *(len(request.get("candidates", [])) for request in body["requests"]))
     assert batches == {1, 7, 256}
     assert most == 5000
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "2", "--workers", "1")], ids=["default", "two threads"])
+def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve: Serve, options: tuple[str, ...]) -> None:
+    check_golden_answers(serve(any_case.folder, *options), any_case)
+
+
+def test_8_bit_tables_and_items_are_answered_as_eager_python_does(fit_bytes_case: Case, serve: Serve) -> None:
+    check_golden_answers(serve(fit_bytes_case.folder), fit_bytes_case)
+
+
+def test_16_bit_items_are_answered_as_eager_python_does(matching_run: RunConfig, serve: Serve, tmp_path: Path) -> None:
+    half = case(matching_run, tmp_path, vectors="float16")
+    check_golden_answers(serve(half.folder), half)
 
 
 def test_top_k_is_the_order_of_the_scores_and_ties_go_to_the_first(fit_case: Case, serve: Serve) -> None:
@@ -53,8 +69,10 @@ def test_noise_belongs_to_the_row_and_not_to_its_company(t2diff_case: Case, serv
     alone = [server.post("/v1/retrieve", {"requests": [request]}).content["answers"][0] for request in body["requests"]]
     for one, other in zip(together, alone, strict=True):
         assert score_error(one, other) <= TOLERANCE
-    other_noise = {"requests": [body["requests"][0] | {"row_id": 12345}]}
-    assert server.post("/v1/retrieve", other_noise).content["answers"][0]["scores"] != alone[0]["scores"]
+    # without a history there is nothing for the noise to act on
+    row = max(range(7), key=lambda row: max(map(len, body["requests"][row]["history"].values())))
+    other_noise = {"requests": [body["requests"][row] | {"row_id": 12345}]}
+    assert server.post("/v1/retrieve", other_noise).content["answers"][0]["scores"] != alone[row]["scores"]
 
 
 def test_a_pre_ranking_artefact_refuses_retrieval(two_tower_case: Case, serve: Serve) -> None:

@@ -73,6 +73,12 @@ def test_a_file_that_is_not_listed_is_refused(fit_case: Case, program: Path, tmp
     assert "item_vectors.old" in said
 
 
+def test_a_form_that_this_server_does_not_serve_is_refused(t2diff_triton_case: Case, program: Path) -> None:
+    code, said = start_and_fail(program, "--artefact", str(t2diff_triton_case.folder))
+    assert code == 4
+    assert "--tables inside" in said
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -160,7 +166,7 @@ def test_a_swap_under_load_loses_no_request_and_mixes_no_answer(
     link = tmp_path / "current"
     folders = {case.exported.manifest.artefact: case.folder for case in (fit_case, two_tower_case)}
     point(link, fit_case.folder)
-    server = serve(link)
+    server = serve(link, "--keep-alive-s", "60")  # a client of a busy machine may pause for longer than the tests' second
     body, _ = next((body, answer) for body, answer in read_golden(fit_case.folder) if len(body["requests"]) == 7)
     expected = {}
     loads = [Load(server, body) for _ in range(3)]

@@ -27,17 +27,17 @@ class Artefact {
   // `limits` as this artefact allows them: the histories of its manifest, or fewer.
   Limits limits_for(const Limits& limits) const;
 
-  // Scores each request's candidates; RequestError 503 when the deadline passes on the way.
-  std::vector<ScoreAnswer> score(const std::vector<Request>& requests, const Deadline& deadline) const;
-
-  // The top_k best items of the whole store for each request, exactly; matching models only.
-  std::vector<RetrieveAnswer> retrieve(const std::vector<Request>& requests, const Deadline& deadline) const;
-
   // Reads a body of `route`, answers it: the whole way from text to text.
   std::string answer(Route route, std::string_view body, const Limits& limits, const Deadline& deadline) const;
 
  private:
   Artefact(std::filesystem::path folder, Manifest manifest, std::map<std::string, MappedFile>* files);
+
+  // Scores each request's candidates; RequestError 503 when the deadline passes on the way.
+  std::vector<ScoreAnswer> score(const std::vector<Request>& requests, const Deadline& deadline) const;
+
+  // The top_k best items of the whole store for each request, exactly; matching models only.
+  std::vector<RetrieveAnswer> retrieve(const std::vector<Request>& requests, const Deadline& deadline) const;
 
   void run_golden_requests(std::string_view lines, const Limits& limits) const;
 

@@ -14,7 +14,7 @@ class Deadline {
   using Clock = std::chrono::steady_clock;
 
   explicit Deadline(int64_t timeout_ms)
-      : timeout_ms_(timeout_ms), start_(Clock::now()), end_(start_ + std::chrono::milliseconds(timeout_ms)) {}
+      : timeout_ms_(timeout_ms), end_(Clock::now() + std::chrono::milliseconds(timeout_ms)) {}
 
   Clock::time_point end() const { return end_; }
   bool passed() const { return Clock::now() >= end_; }
@@ -28,7 +28,6 @@ class Deadline {
 
  private:
   int64_t timeout_ms_;
-  Clock::time_point start_;
   Clock::time_point end_;
 };
 
