@@ -77,7 +77,8 @@ class HSTULayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Small biases."""
+        """Small biases, and f1 small enough that its SiLU begins nearly linear, as in the authors' program."""
+        nn.init.normal_(self.project_in.weight, std=0.02)
         nn.init.normal_(self.position_bias_L, std=0.02)
         if self.time_bias_V is not None:
             nn.init.normal_(self.time_bias_V, std=0.02)
@@ -208,7 +209,8 @@ class HSTU(nn.Module):
 
     def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """What comes out at the newest `asking` places, [B, A, D]."""
-        hidden_BLD = self.dropout(right_aligned(users.history_JD, users.history_lengths_B, self.history_len))
+        history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
+        hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5)  # scaled as in the authors' program
         causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
         allowed_BLL = causal_LL & valid_BL.unsqueeze(1)
         asked_at_BL, time_BVL = self._times(users, hidden_BLD)

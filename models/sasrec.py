@@ -124,7 +124,8 @@ class SASRec(nn.Module):
     def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """F^(b) of the newest `asking` places, [B, A, D]."""
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
-        hidden_BLD = self.dropout(history_BLD + self.position_LD)  # eq. 1
+        # eq. 1, scaled as in the authors' program
+        hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5 + self.position_LD)
         # causality of section III-B: a place sees itself and what is older
         causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
         allowed_BLL = causal_LL & valid_BL.unsqueeze(1)

@@ -43,7 +43,7 @@ def test_user_vectors_are_those_of_the_equations_place_by_place(options):
     users = users._replace(context_JF=torch.stack([lags, users.context_JF[:, 1]], dim=1))
     user_BD = served(model, users)
     for row, (start, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
-        hidden_LD = users.history_JD[start : start + length]
+        hidden_LD = users.history_JD[start : start + length] * 8**0.5
         for layer in model.layers if length else ():
             hidden_LD = layer_by_loop(layer, hidden_LD, lags[start : start + length].tolist())
         expected_D = model.norm(hidden_LD[-1]) if length else torch.zeros(8)

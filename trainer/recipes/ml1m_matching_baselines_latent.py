@@ -1,8 +1,8 @@
 """MovieLens-1M, T2Diff's task: the regular two-tower, and the baselines that learn augmented vectors or distributions.
 
-`<model>_ml1m` has the data, loss, width, optimizer and budget of `mixed_attention_ml1m`, and like it no dropout. A vector that is
-compared has 32 numbers; tables are twice as wide where a row holds two vectors, a mean and a covariance (STOSA), or an embedding
-and an augmented vector (DAT+).
+`<model>_ml1m` has the data, loss, width, optimizer and budget of `mixed_attention_ml1m`, and like it two heads and no dropout. A
+vector that is compared has 32 numbers; tables are twice as wide where a row holds two vectors, a mean and a covariance (STOSA), or
+an embedding and an augmented vector (DAT+).
 
 `<model>_ml1m_paper` has the model's own layers and dropout and the learning rate of its authors' program, 1e-3 for all three,
 until validation stops improving.
@@ -34,7 +34,7 @@ def dat_plus_ml1m() -> RunConfig:
 
 def stosa_ml1m() -> RunConfig:
     """STOSA, whose items are Gaussians of 32 dimensions."""
-    return tuned(recipe="stosa_ml1m", model=STOSAConfig(dropout=0.0), embeddings=TWO_VECTORS)
+    return tuned(recipe="stosa_ml1m", model=STOSAConfig(num_heads=2, dropout=0.0), embeddings=TWO_VECTORS)
 
 
 def stosa_ml1m_paper() -> RunConfig:
@@ -44,7 +44,7 @@ def stosa_ml1m_paper() -> RunConfig:
 
 def diffurec_ml1m() -> RunConfig:
     """DiffuRec with two layers, which is about the size that T2Diff's Table 2 prints."""
-    return tuned(recipe="diffurec_ml1m", model=DiffuRecConfig(num_layers=2, dropout=0.0, input_dropout=0.0))
+    return tuned(recipe="diffurec_ml1m", model=DiffuRecConfig(num_layers=2, num_heads=2, dropout=0.0, input_dropout=0.0))
 
 
 def diffurec_ml1m_paper() -> RunConfig:
@@ -54,7 +54,7 @@ def diffurec_ml1m_paper() -> RunConfig:
 
 def contrastvae_ml1m() -> RunConfig:
     """ContrastVAE, whose views differ by variational augmentation alone."""
-    return tuned(recipe="contrastvae_ml1m", model=ContrastVAEConfig(dropout=0.0))
+    return tuned(recipe="contrastvae_ml1m", model=ContrastVAEConfig(num_heads=2, dropout=0.0))
 
 
 def contrastvae_ml1m_paper() -> RunConfig:
