@@ -23,7 +23,7 @@ def test_the_report_has_a_row_per_index_with_the_settings_of_its_kind(capsys: py
     assert flat.recall == lists.recall == 1 >= graph.recall > 0.5
     assert flat.num_bytes < graph.num_bytes
     assert flat.num_bytes == pytest.approx(400 * 8 * 4, rel=0.01)
-    assert all(cost.build_seconds > 0 and cost.single_us > cost.batched_us > 0 for cost in costs)
+    assert all(min(cost.build_seconds, cost.single_us, cost.batched_us) > 0 for cost in costs)
     assert "1.0000" in printed
 
 
