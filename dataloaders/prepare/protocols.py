@@ -25,6 +25,9 @@ class ProtocolConfig:
     random windows in file order. global_time: train before, test after two points in time."""
     train_rows: Literal["all_prefixes", "last"] = "all_prefixes"
     """leave_one_out only: train on every behaviour before the last, or on the last but one alone."""
+    train_stride: int = 1
+    """leave_one_out only: of each user's training rows every how-many-th is kept, counted from the newest. As many as a history is
+    long suits a model that learns at every position of a history: it then has each behaviour as a target once an epoch."""
     validation: Literal["random", "last_but_one"] = "random"
     """leave_one_out only: a random share of the training rows, or each user's last but one behaviour."""
     validation_share: float = 0.2
@@ -42,13 +45,14 @@ class ProtocolConfig:
         for name in ("validation_share", "test_user_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}, expected a share between 0 and 1, both excluded")
-        if self.windows_per_user < 1:
-            raise ValueError(f"windows_per_user={self.windows_per_user}, expected at least 1")
+        for name in ("train_stride", "windows_per_user"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}, expected at least 1")
         if min(self.time_fractions) <= 0 or abs(sum(self.time_fractions) - 1) > 1e-9:
             raise ValueError(f"time_fractions={self.time_fractions}, expected three positive shares that sum to 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}, expected 0 or above")
-        for name, default in (("train_rows", "all_prefixes"), ("validation", "random")):
+        for name, default in (("train_rows", "all_prefixes"), ("train_stride", 1), ("validation", "random")):
             if self.split != "leave_one_out" and getattr(self, name) != default:
                 raise ValueError(
                     f"{name}={getattr(self, name)} is defined for split=leave_one_out only; split={self.split} allows {default}"
@@ -103,7 +107,17 @@ def _leave_one_out(
         validation_N = candidate_N & last_but_one_N
     else:
         validation_N = _random_share(candidate_N, share=config.validation_share, seed=config.seed, purpose="validation rows")
-    return candidate_N & ~validation_N, validation_N, last_N
+    return _strided(behaviours, candidate_N & ~validation_N, stride=config.train_stride), validation_N, last_N
+
+
+def _strided(behaviours: Behaviours, mask_N: np.ndarray, *, stride: int) -> np.ndarray:
+    """Of each user's set positions every `stride`-th, counted from the newest."""
+    position_T = np.flatnonzero(mask_N)
+    user_T = behaviours.user_N[position_T]
+    num_newer_T = np.searchsorted(user_T, user_T, side="right") - 1 - np.arange(len(user_T))
+    chosen_N = np.zeros_like(mask_N)
+    chosen_N[position_T[num_newer_T % stride == 0]] = True
+    return chosen_N
 
 
 def _user_windows(

@@ -57,6 +57,15 @@ def test_validation_last_but_one_leaves_everything_earlier_to_train() -> None:
     assert sorted(targets.train_T.tolist()) == [1, 5, 6]
 
 
+def test_a_train_stride_of_a_historys_length_makes_each_behaviour_a_target_of_one_row() -> None:
+    behaviours, length = make_behaviours(counts=[12, 3, 9]), 4
+    targets = choose(behaviours, validation="last_but_one", train_stride=length)
+    assert sorted(targets.train_T.tolist()) == [1, 5, 9, 17, 21]  # a user with 3 behaviours has no training row
+    # the behaviours that have one before them, of each row's target and the history of `length` behind it
+    within = [np.arange(max(behaviours.start_N[target] + 1, target - length + 1), target + 1) for target in targets.train_T]
+    assert np.sort(np.concatenate(within)).tolist() == [*range(1, 10), *range(16, 22)]
+
+
 def test_user_windows_keep_users_apart_and_draw_distinct_windows() -> None:
     behaviours = make_behaviours(counts=[25] * 40 + [1] * 10, by="file")
     targets = choose(behaviours, split="user_windows")
@@ -127,6 +136,8 @@ def test_a_split_without_rows_is_refused() -> None:
         ({"validation_share": 0.0}, r"validation_share=0\.0, expected a share"),
         ({"test_user_share": 1.0}, r"test_user_share=1\.0, expected a share"),
         ({"windows_per_user": 0}, "windows_per_user=0, expected at least 1"),
+        ({"train_stride": 0}, "train_stride=0, expected at least 1"),
+        ({"split": "global_time", "train_stride": 2}, "train_stride=2 is defined for split=leave_one_out only"),
         ({"time_fractions": (0.8, 0.1, 0.2)}, r"time_fractions=.*sum to 1"),
         ({"time_fractions": (1.0, 0.5, -0.5)}, r"time_fractions=.*positive"),
         ({"seed": -1}, "seed=-1, expected 0 or above"),
