@@ -12,6 +12,7 @@ from torch import nn
 
 from models.layers.padding import right_aligned, valid_places
 from models.layers.transformer import EncoderLayer
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs
 
@@ -50,11 +51,12 @@ class BERT4RecConfig:
                 raise ValueError(f"BERT4RecConfig.{name}={getattr(self, name)}, expected 0 < {name} < 1")
 
 
-class BERT4Rec(nn.Module):
+class BERT4Rec(MatchingModel):
     """A transformer that looks both ways; what it says at a [mask] is to find what the mask hides.
 
     One [mask] stands behind the history, in the place of the next item: its output is the user vector. In training others hide some
-    of the history's behaviours, whose mean loss (eq. 8) counts as much as the next item's.
+    of the history's behaviours, whose mean loss (eq. 8) counts as much as the next item's. Items have one vector for input and
+    output (section 3.5), and no b^O, which a dot product cannot have.
 
     Args:
         config: hyper-parameters.
@@ -71,11 +73,9 @@ class BERT4Rec(nn.Module):
     """
 
     def __init__(self, config: BERT4RecConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"BERT4Rec needs a history whose id space the item shares, but the inputs are {dims}")
+        super().__init__(dims)
         dim = dims.position
-        self.history_len, self.whole_share = dims.history_len, config.whole_share
+        self.whole_share = config.whole_share
         self.hidden_below: float = statistics.NormalDist().inv_cdf(config.mask_share)
         """Standard normals below it are the share that is hidden."""
         self.mask_D = nn.Parameter(torch.empty(dim, device=device))
@@ -95,12 +95,8 @@ class BERT4Rec(nn.Module):
         )
         self.project_out = nn.Linear(dim, dim, device=device)
         self.norm_out = nn.LayerNorm(dim, device=device)
-        self.predicts_history: bool = True
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = dims.history_len
-        """X of forward's noise: one number for each place."""
+        self.predicts_history = True
+        self.training_noise_size = dims.history_len  # one number for each place
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,12 +104,12 @@ class BERT4Rec(nn.Module):
         nn.init.normal_(self.position_SD, std=0.02)
         nn.init.normal_(self.mask_D, std=0.02)
 
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
+    def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:  # noqa: ARG002  (the contract)
         """User vectors of B rows, and what finds the behaviours that are hidden from it.
 
         Args:
             users: B rows.
-            _items: of no use to it.
+            items: of no use to it.
             noise_BX: standard normal [B, training_noise_size]: picks the behaviours to hide.
             uniform_B: in [0, 1): picks the rows whose history stays whole.
         """
@@ -126,22 +122,10 @@ class BERT4Rec(nn.Module):
         return MatchForward(output_BSD[:, -1], uniform_B * 0.0, output_BSD[:, :-1][hidden_BL], place_X, weight_X)
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """What comes out at the [mask] behind the whole history, [B, D]; the noise [B, 0] is of no use to it."""
         valid_BL = valid_places(users.history_lengths_B, self.history_len)
         return self._outputs(users, valid_BL, torch.zeros_like(valid_BL), 1).squeeze(1)
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D], of input and output alike (section 3.5), without b^O, which no dot product has."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
 
     def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, hidden_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """What comes out at the last `asking` places, [B, A, D], with [mask] in place of the hidden behaviours."""

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from models.layers.padding import right_aligned
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+from models.types import InputDims, UserInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class CaserConfig:
             raise ValueError(f"CaserConfig.dropout={self.dropout}, expected 0 <= dropout < 1")
 
 
-class Caser(nn.Module):
+class Caser(MatchingModel):
     """Convolutions over the newest behaviours as an image of W × D, beside the user's own vector.
 
     Items have one vector, as input and as what is found, and W′ maps [z, P_u] to its width; the paper's output layer has another
@@ -62,14 +63,13 @@ class Caser(nn.Module):
     """
 
     def __init__(self, config: CaserConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len < config.window:
+        super().__init__(dims)
+        if dims.history_len < config.window:
             raise ValueError(
-                f"Caser needs a history of at least CaserConfig.window={config.window} behaviours whose id space the item shares, "
-                f"but the inputs are {dims}"
+                f"CaserConfig.window={config.window} is longer than a history, {dims.history_len}; choose a shorter one"
             )
         dim = dims.position
-        self.history_len, self.window = dims.history_len, config.window
+        self.window = config.window
         self.horizontal = nn.ModuleList(
             nn.Conv1d(dim, config.num_horizontal, height, device=device) for height in range(1, config.window + 1)
         )
@@ -78,19 +78,9 @@ class Caser(nn.Module):
         width = config.window * config.num_horizontal + config.num_vertical * dim
         self.hidden = nn.Linear(width, dim, device=device)
         self.output = nn.Linear(dim + dims.profile, dim, device=device)
-        self.predicts_history: bool = False
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
-
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
-        """User vectors of B rows; the targets, noise [B, 0] and uniform numbers are of no use to it."""
-        return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """User vectors of B users, [B, D]; the noise [B, 0] is of no use to it."""
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
         newest_BDW = history_BLD[:, -self.window :].transpose(1, 2)  # eq. 3
@@ -100,15 +90,3 @@ class Caser(nn.Module):
         found.append(self.vertical(newest_BDW).flatten(1))  # eq. 7-9
         z_BD = torch.relu(self.hidden(self.dropout(torch.cat(found, dim=1))))  # eq. 10
         return self.output(torch.cat([z_BD, users.profile_BU], dim=1))  # eq. 11
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}

@@ -12,6 +12,7 @@ from torch import nn
 from models.layers.padding import right_aligned, valid_places
 from models.layers.transformer import EncoderLayer
 from models.losses import gaussian_kl, info_nce
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs
 
@@ -60,7 +61,7 @@ class ContrastVAEConfig:
                 raise ValueError(f"ContrastVAEConfig.{name}={getattr(self, name)}, expected at least 0")
 
 
-class ContrastVAE(nn.Module):
+class ContrastVAE(MatchingModel):
     """Two views of a history, each encoded, sampled and decoded to the next item, and drawn to each other (ContrastELBO).
 
     The views differ by variational augmentation: the second one's noise has a learned Gaussian dropout, read as a factor α on the
@@ -81,10 +82,8 @@ class ContrastVAE(nn.Module):
     """
 
     def __init__(self, config: ContrastVAEConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"ContrastVAE needs a history whose id space the item shares, but the inputs are {dims}")
-        self.dim, self.history_len = dims.position, dims.history_len
+        super().__init__(dims)
+        self.dim = dims.position
         self.contrastive_weight, self.temperature = config.contrastive_weight, config.temperature
         self.max_kl_weight, self.kl_steps = config.max_kl_weight, config.kl_steps
         self._start_log_alpha = math.log(config.augmentation_rate / (1.0 - config.augmentation_rate))
@@ -96,12 +95,8 @@ class ContrastVAE(nn.Module):
         self.log_variance_encoder = _stack(config, dims.position, device)
         self.decoder = _stack(config, dims.position, device)
         self.dropout = nn.Dropout(config.dropout)
-        self.predicts_history: bool = True
-        """Whether `forward` makes cloze predictions: the second view's of the targets."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 2 * dims.history_len * dims.position
-        """X of forward's noise: ε of both views."""
+        self.predicts_history = True  # the second view, the targets once more
+        self.training_noise_size = 2 * dims.history_len * dims.position  # ε of both views
         self.reset_parameters()
 
     @torch.no_grad()
@@ -111,12 +106,12 @@ class ContrastVAE(nn.Module):
         self.log_alpha_D.fill_(self._start_log_alpha)
         self.kl_weight.zero_()
 
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
+    def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:  # noqa: ARG002  (the contract)
         """Both views' vectors of B rows, and the other terms of the negative ContrastELBO.
 
         Args:
             users: B rows.
-            _items: of no use to it.
+            items: of no use to it.
             noise_BX: standard normal [B, training_noise_size].
             uniform_B: of no use to it.
         """
@@ -139,17 +134,12 @@ class ContrastVAE(nn.Module):
         return MatchForward(user_BD, auxiliary_B, second_BD, target_B, torch.ones_like(uniform_B))
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """Vectors of B users, decoded from the means, [B, D]; the noise [B, 0] is of no use to it."""
         history_BLD, allowed_BLL = self._history(users)
         return self._decode(self._encode_mean(history_BLD, allowed_BLL), allowed_BLL)
 
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]."""
-        return items.item_BD
-
-    def schedule(self, step: int, _steps_per_epoch: int) -> None:
+    def schedule(self, step: int, steps_per_epoch: int) -> None:  # noqa: ARG002  (the contract)
         """Set the weight of the KL terms for the global optimizer step `step`, counted from 0."""
         self.kl_weight.fill_(min(self.max_kl_weight, step / self.kl_steps))
 

@@ -10,11 +10,11 @@ vector of its own, which learns what the other tower said about its positives an
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from models.layers.din import mean_pool
 from models.layers.mlp import Tower, TowerConfig
 from models.losses import adaptive_mimic
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
@@ -44,7 +44,7 @@ class DATPlusConfig:
                 raise ValueError(f"DATPlusConfig.{name}={getattr(self, name)}, expected at least 0")
 
 
-class DATPlus(nn.Module):
+class DATPlus(MatchingModel):
     """Two multilayer perceptrons and, for each user and item, an augmented vector.
 
     An id's row of its table holds both of its vectors: the first C = D/2 numbers are the augmented vector, the rest is the
@@ -68,8 +68,8 @@ class DATPlus(nn.Module):
     """
 
     def __init__(self, config: DATPlusConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.position % 2 or dims.history_len == 0 or dims.profile < dims.position // 2:
+        super().__init__(dims)
+        if dims.position % 2 or dims.profile < dims.position // 2:
             raise ValueError(
                 "DATPlus needs a history of vectors of even width, and the user's id, whose vector is at least half as wide: "
                 f"name it in embeddings.features; the inputs are {dims}"
@@ -79,12 +79,6 @@ class DATPlus(nn.Module):
         tower = TowerConfig(hidden_dims=(*config.hidden_dims, self.dim), norm="none", last_activation=False)
         self.user_mlp = Tower(tower, input_dim=dims.profile + dims.position - self.dim, device=device)
         self.item_mlp = Tower(tower, input_dim=dims.attributes + dims.position, device=device)
-        self.predicts_history: bool = False
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
 
     def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
         """User vectors of B rows, and how far the augmented vectors are from what the other towers say.
@@ -102,7 +96,7 @@ class DATPlus(nn.Module):
         return without_cloze(user_BC, self.weights[0] * user_loss_B + self.weights[1] * item_loss_B)
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """p_u of B users, [B, C]; the noise [B, 0] is of no use to it."""
         pooled_BX = mean_pool(users.history_JD[:, self.dim :], users.history_lengths_B)
         return self.user_mlp(torch.cat([users.profile_BU, pooled_BX], dim=1))  # z_u = [a_u, features]
@@ -111,10 +105,3 @@ class DATPlus(nn.Module):
     def item_vectors(self, items: ItemInputs) -> torch.Tensor:
         """p_v of M items, [M, C]."""
         return self.item_mlp(torch.cat([items.attributes_BA, items.item_BD], dim=1))  # z_v = [a_v, features]
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}

@@ -12,6 +12,7 @@ from models.layers.diffusion import NoiseSchedule, ScheduleConfig
 from models.layers.padding import right_aligned, valid_places
 from models.layers.step_embedding import StepEmbedding
 from models.layers.transformer import EncoderLayer
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
@@ -55,7 +56,7 @@ class DiffuRecConfig:
                 raise ValueError(f"DiffuRecConfig.{name}={getattr(self, name)}, expected 0 <= {name} < 1")
 
 
-class DiffuRec(nn.Module):
+class DiffuRec(MatchingModel):
     """A transformer that tells a target's vector from the history and a noised version of it, and the process that starts at noise.
 
     Each behaviour is a distribution: z_i = e_i + λ_i (x_s + d_s), with the noised target x_s and its step's embedding d_s. The
@@ -77,10 +78,8 @@ class DiffuRec(nn.Module):
     """
 
     def __init__(self, config: DiffuRecConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"DiffuRec needs a history whose id space the item shares, but the inputs are {dims}")
-        self.dim, self.history_len, self.uncertainty = dims.position, dims.history_len, config.uncertainty
+        super().__init__(dims)
+        self.dim, self.uncertainty = dims.position, config.uncertainty
         self.noise_schedule = NoiseSchedule(config.schedule, device=device)
         self.step_embedding = StepEmbedding(dims.position, device=device)
         self.position_LD = nn.Parameter(torch.empty(dims.history_len, dims.position, device=device))
@@ -91,14 +90,10 @@ class DiffuRec(nn.Module):
             for _ in range(config.num_layers)
         )
         self.dropout = nn.Dropout(config.input_dropout)
-        self.predicts_history: bool = False
-        """Whether `forward` makes cloze predictions."""
         self.step_noise_size: int = dims.position + dims.history_len
         """Numbers of noise of one step: D for x, L for the λ."""
-        self.serving_noise_size: int = config.schedule.num_steps * self.step_noise_size
-        """X of user_vectors' noise."""
-        self.training_noise_size: int = self.step_noise_size
-        """X of forward's noise."""
+        self.serving_noise_size = config.schedule.num_steps * self.step_noise_size
+        self.training_noise_size = self.step_noise_size
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,18 +133,6 @@ class DiffuRec(nn.Module):
                 fresh_BD = self.noise_schedule.posterior_variance(step).sqrt() * noise_BSX[:, index + 1, : self.dim]
                 x_BD = self.noise_schedule.posterior_mean(x_BD, predicted_BD, step) + fresh_BD  # p(x_{s−1} | x_s, x̂_0)
         return predicted_BD
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
 
     def _history(self, users: UserInputs) -> tuple[torch.Tensor, torch.Tensor]:
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len) + self.position_LD

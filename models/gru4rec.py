@@ -10,6 +10,7 @@ from torch import nn
 
 from models.layers.every_position import at_every_position
 from models.layers.padding import left_aligned
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
@@ -42,7 +43,7 @@ class GRU4RecConfig:
             raise ValueError(f"GRU4RecConfig.dropout={self.dropout}, expected 0 <= dropout < 1")
 
 
-class GRU4Rec(nn.Module):
+class GRU4Rec(MatchingModel):
     """Gated recurrent units over the history, and a feed-forward layer from the last state to the user vector (Fig. 1).
 
     As GRU4Rec+'s "constrained embedding", an item has one vector, as input and as what is found.
@@ -62,10 +63,8 @@ class GRU4Rec(nn.Module):
     """
 
     def __init__(self, config: GRU4RecConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"GRU4Rec needs a history whose id space the item shares, but the inputs are {dims}")
-        self.history_len, self.hidden_dim = dims.history_len, config.hidden_dim
+        super().__init__(dims)
+        self.hidden_dim = config.hidden_dim
         self.gru = nn.GRU(
             dims.position,
             config.hidden_dim,
@@ -76,19 +75,14 @@ class GRU4Rec(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden_dim, dims.position, device=device)
-        self.predicts_history: bool = config.all_positions
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
+        self.predicts_history = config.all_positions
 
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
+    def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:  # noqa: ARG002  (the contract)
         """User vectors of B rows, and with `all_positions` what finds the behaviours of their histories.
 
         Args:
             users: B rows.
-            _items: of no use to it.
+            items: of no use to it.
             noise_BX: [B, 0], of no use to it.
             uniform_B: of no use to it.
         """
@@ -102,21 +96,9 @@ class GRU4Rec(nn.Module):
         )
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """User vectors of B users, [B, D]; the noise [B, 0] is of no use to it."""
         return self.output(self.dropout(self._newest(self._states(users), users.history_lengths_B)))
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
 
     def _states(self, users: UserInputs) -> torch.Tensor:
         """h_t of the last layer after each behaviour, [B, L, H]; the states after the newest one have no meaning.

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.layers.every_position import at_every_position
-from models.layers.padding import right_aligned, valid_places
+from models.layers.padding import right_aligned
+from models.matching_model import CausalModel
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+from models.types import InputDims, UserInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class HSTULayer(nn.Module):
         return self.position_bias_L[distance_AL].unsqueeze(0)
 
 
-class HSTU(nn.Module):
+class HSTU(CausalModel):
     """A causal stack of HSTU layers; the newest behaviour's output is the user vector, the items' embeddings are theirs.
 
     A layer norm ends it, where the authors' program scales user and item vectors to length 1 and has a temperature.
@@ -145,10 +145,7 @@ class HSTU(nn.Module):
     """
 
     def __init__(self, config: HSTUConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"HSTU needs a history whose id space the item shares, but the inputs are {dims}")
-        self.history_len = dims.history_len
+        super().__init__(dims, all_positions=config.all_positions)
         self.time_lag_column = dims.context_column(config.time_lag, named_by="HSTUConfig.time_lag", without="time_lag None")
         num_buckets = dims.context[self.time_lag_column][1] if self.time_lag_column >= 0 else 0
         # of the data's meaning, so no part of a checkpoint
@@ -166,48 +163,8 @@ class HSTU(nn.Module):
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(dims.position, device=device)
-        self.predicts_history: bool = config.all_positions
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
 
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
-        """User vectors of B rows, and with `all_positions` what finds the behaviours of their histories.
-
-        Args:
-            users: B rows.
-            _items: of no use to it.
-            noise_BX: [B, 0], of no use to it.
-            uniform_B: of no use to it.
-        """
-        if not self.predicts_history:
-            return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
-        valid_BL = valid_places(users.history_lengths_B, self.history_len)
-        output_BLD = self._outputs(users, valid_BL, self.history_len)
-        user_BD = output_BLD[:, -1].masked_fill(~valid_BL[:, -1:], 0.0)
-        return at_every_position(user_BD, output_BLD[valid_BL], users.history_lengths_B)
-
-    @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
-        """The newest behaviours' outputs, [B, D], 0 without a history; the noise [B, 0] is of no use to it."""
-        valid_BL = valid_places(users.history_lengths_B, self.history_len)
-        return self._outputs(users, valid_BL, 1).squeeze(1).masked_fill(~valid_BL[:, -1:], 0.0)
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
-
-    def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
+    def outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """What comes out at the newest `asking` places, [B, A, D]."""
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
         hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5)  # scaled as in the authors' program

@@ -9,12 +9,12 @@ Recommendations" (RecSys 2016), section 3.2; the item tower is one on the item's
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from models.layers.din import mean_pool
 from models.layers.mlp import Tower, TowerConfig
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+from models.types import InputDims, ItemInputs, UserInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RegularTwoTowerConfig:
             raise ValueError(f"RegularTwoTowerConfig.hidden_dims={self.hidden_dims}, expected widths of at least 1")
 
 
-class RegularTwoTower(nn.Module):
+class RegularTwoTower(MatchingModel):
     """Two multilayer perceptrons.
 
     Args:
@@ -53,25 +53,13 @@ class RegularTwoTower(nn.Module):
     """
 
     def __init__(self, config: RegularTwoTowerConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"RegularTwoTower needs a history whose id space the item shares, but the inputs are {dims}")
+        super().__init__(dims)
         tower = TowerConfig(hidden_dims=(*config.hidden_dims, dims.position), norm="none", last_activation=False)
         self.user_mlp = Tower(tower, input_dim=dims.profile + dims.position, device=device)
         self.item_mlp = Tower(tower, input_dim=dims.attributes + dims.position, device=device)
-        self.predicts_history: bool = False
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
-
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
-        """User vectors of B rows; the targets, noise [B, 0] and uniform numbers are of no use to it."""
-        return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """Vectors of B users, [B, D]; the noise [B, 0] is of no use to it."""
         pooled_BD = mean_pool(users.history_JD, users.history_lengths_B)
         return self.user_mlp(torch.cat([users.profile_BU, pooled_BD], dim=1))
@@ -80,10 +68,3 @@ class RegularTwoTower(nn.Module):
     def item_vectors(self, items: ItemInputs) -> torch.Tensor:
         """Vectors of M items, [M, D]."""
         return self.item_mlp(torch.cat([items.attributes_BA, items.item_BD], dim=1))
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}

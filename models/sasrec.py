@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from models.layers.every_position import at_every_position
-from models.layers.padding import right_aligned, valid_places
+from models.layers.padding import right_aligned
 from models.layers.transformer import EncoderLayer
+from models.matching_model import CausalModel
 from models.tasks import MatchingLossConfig
-from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
+from models.types import InputDims, UserInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class SASRecConfig:
             raise ValueError(f"SASRecConfig.dropout={self.dropout}, expected 0 <= dropout < 1")
 
 
-class SASRec(nn.Module):
+class SASRec(CausalModel):
     """A stack of causal self-attention; the newest behaviour's output is the user vector, the items' embeddings are theirs.
 
     Args:
@@ -62,11 +62,8 @@ class SASRec(nn.Module):
     """
 
     def __init__(self, config: SASRecConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"SASRec needs a history whose id space the item shares, but the inputs are {dims}")
+        super().__init__(dims, all_positions=config.all_positions)
         dim = dims.position
-        self.history_len = dims.history_len
         self.position_LD = nn.Parameter(torch.empty(dims.history_len, dim, device=device))
         self.dropout = nn.Dropout(config.dropout)
         # the paper's g(x) = x + Dropout(f(LayerNorm(x))) of section III-C, and as wide inside as outside
@@ -75,53 +72,13 @@ class SASRec(nn.Module):
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(dim, device=device)
-        self.predicts_history: bool = config.all_positions
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Small positions, as embeddings start."""
         nn.init.normal_(self.position_LD, std=0.02)
 
-    def forward(self, users: UserInputs, _items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
-        """User vectors of B rows, and with `all_positions` what finds the behaviours of their histories.
-
-        Args:
-            users: B rows.
-            _items: of no use to it.
-            noise_BX: [B, 0], of no use to it.
-            uniform_B: of no use to it.
-        """
-        if not self.predicts_history:
-            return without_cloze(self.user_vectors(users, noise_BX), uniform_B * 0.0)
-        valid_BL = valid_places(users.history_lengths_B, self.history_len)
-        output_BLD = self._outputs(users, valid_BL, self.history_len)
-        user_BD = output_BLD[:, -1].masked_fill(~valid_BL[:, -1:], 0.0)
-        return at_every_position(user_BD, output_BLD[valid_BL], users.history_lengths_B)
-
-    @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
-        """The newest behaviours' outputs, [B, D], 0 without a history; the noise [B, 0] is of no use to it."""
-        valid_BL = valid_places(users.history_lengths_B, self.history_len)
-        return self._outputs(users, valid_BL, 1).squeeze(1).masked_fill(~valid_BL[:, -1:], 0.0)
-
-    @torch.jit.export
-    def item_vectors(self, items: ItemInputs) -> torch.Tensor:
-        """The items' embeddings, [M, D]: the shared N = M of section III-D."""
-        return items.item_BD
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
-
-    def _outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
+    def outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """F^(b) of the newest `asking` places, [B, A, D]."""
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
         # eq. 1, scaled as in the authors' program

@@ -10,6 +10,7 @@ from torch import nn
 
 from models.layers.padding import right_aligned, valid_places
 from models.layers.wasserstein import Gaussians, WassersteinLayer, points
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
@@ -45,7 +46,7 @@ class STOSAConfig:
             raise ValueError(f"STOSAConfig.margin_weight={self.margin_weight}, expected at least 0")
 
 
-class STOSA(nn.Module):
+class STOSA(MatchingModel):
     """A causal stack of Wasserstein self-attention over Gaussians.
 
     The first half of a behaviour's vector is its mean μ, the second its covariance Σ = diag(ELU(·) + 1): the item's id is meant to
@@ -69,11 +70,11 @@ class STOSA(nn.Module):
     """
 
     def __init__(self, config: STOSAConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.position % 2 or dims.history_len == 0:
+        super().__init__(dims)
+        if dims.position % 2:
             raise ValueError(f"STOSA needs a history of vectors of even width, a mean and a covariance, but the inputs are {dims}")
         dim = dims.position // 2
-        self.history_len, self.margin_weight = dims.history_len, config.margin_weight
+        self.margin_weight = config.margin_weight
         self.position_LD = nn.Parameter(torch.empty(dims.history_len, dims.position, device=device))
         self.mean_norm, self.raw_norm = nn.LayerNorm(dim, device=device), nn.LayerNorm(dim, device=device)
         self.layers = nn.ModuleList(
@@ -81,26 +82,20 @@ class STOSA(nn.Module):
             for _ in range(config.num_layers)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.predicts_history: bool = False
-        """Whether `forward` makes cloze predictions."""
-        self.serving_noise_size: int = 0
-        """Numbers of noise that user_vectors takes for a row."""
-        self.training_noise_size: int = 0
-        """Numbers of noise that forward takes for a row."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Small positions, as embeddings start."""
         nn.init.normal_(self.position_LD, std=0.02)
 
-    def forward(self, users: UserInputs, items: ItemInputs, _noise_BX: torch.Tensor, _uniform_B: torch.Tensor) -> MatchForward:
+    def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:  # noqa: ARG002  (the contract)
         """User vectors of B rows, and how far each target's distances are from what the paper's regulariser asks for.
 
         Args:
             users: B rows.
             items: the target of each row.
-            _noise_BX: [B, 0], of no use to it.
-            _uniform_B: of no use to it.
+            noise_BX: [B, 0], of no use to it.
+            uniform_B: of no use to it.
         """
         user_BD, target_BD = self._user_points(users), points(_halves(items.item_BD))
         # the next row's target stands for a sampled negative
@@ -111,7 +106,7 @@ class STOSA(nn.Module):
         return without_cloze(_asking(user_BD), self.margin_weight * excess_B)
 
     @torch.jit.export
-    def user_vectors(self, users: UserInputs, _noise_BX: torch.Tensor) -> torch.Tensor:
+    def user_vectors(self, users: UserInputs, noise_BX: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  (the contract)
         """Vectors of B users, [B, D + 1]; the noise [B, 0] is of no use to it."""
         return _asking(self._user_points(users))
 
@@ -120,13 +115,6 @@ class STOSA(nn.Module):
         """Vectors of M items, [M, D + 1]."""
         point_MD = points(_halves(items.item_BD))
         return torch.cat([point_MD, point_MD.square().sum(dim=1, keepdim=True)], dim=1)
-
-    def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Nothing of this model follows the step."""
-
-    def log_values(self) -> dict[str, float]:
-        """Nothing of this model is worth a log entry."""
-        return {}
 
     def _user_points(self, users: UserInputs) -> torch.Tensor:
         """[μ, Σ^{1/2}] of the newest place, [B, D]."""

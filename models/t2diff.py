@@ -14,6 +14,7 @@ from models.layers.diffusion_config import DiffusionConfig
 from models.layers.diffusion_module import DiffusionModule
 from models.layers.mixed_attention import MixedAttention, MixedAttentionConfig
 from models.layers.padding import right_aligned, valid_places
+from models.matching_model import MatchingModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, ItemInputs, MatchForward, UserInputs, without_cloze
 
@@ -59,7 +60,7 @@ class T2DiffConfig:
             raise ValueError(f"T2DiffConfig.max_norm={self.max_norm}, expected more than 0, or None")
 
 
-class T2Diff(nn.Module):
+class T2Diff(MatchingModel):
     """A user tower that predicts the next behaviour by diffusion and lets it attend to the history, and an item tower.
 
     Args:
@@ -79,10 +80,8 @@ class T2Diff(nn.Module):
     """
 
     def __init__(self, config: T2DiffConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
-        super().__init__()
-        if dims.position == 0 or dims.history_len == 0:
-            raise ValueError(f"T2Diff needs a history whose id space the item shares, but the inputs are {dims}")
-        self.dim, self.history_len, self.max_norm = dims.position, dims.history_len, config.max_norm
+        super().__init__(dims)
+        self.dim, self.max_norm = dims.position, config.max_norm
         self.diffusion_weight = config.diffusion_weight
         lag, session = config.attention.time_lag, config.attention.new_session if config.attention.session == "gap" else None
         without = "time_lag None, session last_k"
@@ -103,12 +102,10 @@ class T2Diff(nn.Module):
         self.predicts_history: bool = False
         """Whether `forward` makes cloze predictions, as every matching model says."""
         num_noise = self.diffusion.num_noise if self.diffusion is not None else 0
-        self.serving_noise_size: int = num_noise * self.history_len * self.dim
-        """X of user_vectors' noise."""
+        self.serving_noise_size = num_noise * self.history_len * self.dim
         from_noise = config.diffusion.tower_condition != "onestep"
         num_noise = 1 + int(from_noise) if config.use_diffusion else 0
-        self.training_noise_size: int = num_noise * self.history_len * self.dim
-        """X of forward's noise."""
+        self.training_noise_size = num_noise * self.history_len * self.dim
 
     def forward(self, users: UserInputs, items: ItemInputs, noise_BX: torch.Tensor, uniform_B: torch.Tensor) -> MatchForward:
         """User vectors and L_KL for rows whose next behaviour is known (Algorithm 1).

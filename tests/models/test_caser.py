@@ -83,8 +83,8 @@ def test_dropout_acts_in_training_alone():
         ({"num_horizontal": 0}, "CaserConfig.num_horizontal=0, expected at least 1"),
         ({"num_vertical": 0}, "CaserConfig.num_vertical=0, expected at least 1"),
         ({"dropout": 1.0}, "CaserConfig.dropout=1.0, expected 0 <= dropout < 1"),
-        ({"window": 7}, "a history of at least CaserConfig.window=7 behaviours"),
-        ({"dims": InputDims(profile=3, attributes=0, position=0)}, "a history of at least CaserConfig.window=4 behaviours"),
+        ({"window": 7}, "CaserConfig.window=7 is longer than a history"),
+        ({"dims": InputDims(profile=3, attributes=0, position=0)}, "Caser needs a history whose id space the item shares"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(options, message):
