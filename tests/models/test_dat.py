@@ -117,10 +117,6 @@ def test_of_behaviours_and_other_features_the_embeddings_alone_are_known():
 
 def test_without_a_width_half_of_a_row_is_the_augmented_vector():
     assert build(augmented_dim=None).eval().item_vectors(inputs()[1]).item_BHP.shape == (4, 1, ROW // 2)
-        4,
-        1,
-        6,
-    )
 
 
 @pytest.mark.parametrize(
