@@ -62,6 +62,8 @@ class DAT(nn.Module):
     The category alignment loss needs to know which rows of a batch have items of one category: those whose vectors of the feature
     `category` are equal, since they are the same row of its table.
 
+    The alignment is that of the rows of one rank: unlike the other losses it is not the same for every number of ranks.
+
     A user or item that was never trained on has the augmented vector that its row started with.
 
     Args:
