@@ -27,8 +27,8 @@ class DATConfig:
         ValueError: a field is outside its allowed range.
     """
 
-    tower: TowerConfig = field(default_factory=TowerConfig)
-    """Both towers' layers; a linear map to the width of the augmented vectors follows, so that these may have either sign."""
+    tower: TowerConfig = field(default_factory=lambda: TowerConfig(hidden_dims=(300, 300)))
+    """Both towers' layers but the last, a linear map to the width of the augmented vectors: these may have either sign."""
     augmented_dim: int | None = None
     """C, less than the width of a table's row; None: half of it."""
     user_mimic_weight: float = 0.5
@@ -44,7 +44,7 @@ class DATConfig:
 
     def __post_init__(self) -> None:
         if not self.tower.last_activation:
-            raise ValueError("DATConfig.tower.last_activation=False, expected True: a linear map follows the tower, as it is")
+            raise ValueError("DATConfig.tower.last_activation=False, expected True: a linear map follows these layers, as it is")
         if self.augmented_dim is not None and self.augmented_dim < 1:
             raise ValueError(f"DATConfig.augmented_dim={self.augmented_dim}, expected at least 1, or None")
         for name in ("user_mimic_weight", "item_mimic_weight", "alignment_weight"):

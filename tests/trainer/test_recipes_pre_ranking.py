@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from models import spec_of
@@ -34,7 +36,8 @@ def test_models_that_are_compared_differ_in_nothing_but_the_model(model):
     for name in names:
         other = BASELINE + name.removeprefix(f"{model}_")
         assert two_tower_with(other, model) == two_tower_with(name, model)
-        assert RECIPES[name]().model.tower == RECIPES[other]().model.tower
+        tower, expected = RECIPES[name]().model.tower, RECIPES[other]().model.tower
+        assert tower == dataclasses.replace(expected, hidden_dims=expected.hidden_dims[: 2 if model == "dat" else 3])
 
 
 def test_dat_has_embeddings_as_wide_as_the_others_and_vectors_a_quarter_as_wide():

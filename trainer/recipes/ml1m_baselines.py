@@ -13,7 +13,8 @@ DAT_ROWS = EmbeddingConfig(dim=32 + 16)
 
 
 def _dat(run: RunConfig, *, recipe: str) -> RunConfig:
-    model = DATConfig(tower=run.model.tower, augmented_dim=32, category_rows=32)
+    first_layers = dataclasses.replace(run.model.tower, hidden_dims=run.model.tower.hidden_dims[:-1])
+    model = DATConfig(tower=first_layers, augmented_dim=32, category_rows=32)
     return dataclasses.replace(run, recipe=recipe, model=model, embeddings=DAT_ROWS)
 
 
