@@ -11,7 +11,7 @@ from torch import nn
 from models.layers.din import mean_pool
 from models.layers.mlp import Tower, TowerConfig
 from models.layers.similarity import DotProduct
-from models.types import InputDims, ItemInputs, ItemVectors, UserInputs
+from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs, without_auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,27 @@ class TwoTower(nn.Module):
     Args:
         config: hyper-parameters.
         dims: widths of the inputs.
+        scorer: another late interaction than the dot product, one of models.layers.similarity's kind.
         device: where the parameters live.
 
     Example::
 
         model = TwoTower(TwoTowerConfig(), dims=InputDims(profile=32, attributes=16, position=32))
-        logit_B = model(users, items)
+        logit_B, _ = model(users, items, label_B)
     """
 
-    def __init__(self, config: TwoTowerConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: TwoTowerConfig,
+        *,
+        dims: InputDims,
+        scorer: nn.Module | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
         self.user_mlp = Tower(config.tower, input_dim=dims.profile + dims.position, device=device)
         self.item_mlp = Tower(config.tower, input_dim=dims.attributes + dims.position, device=device)
-        self.scorer = DotProduct(device=device)
+        self.scorer = DotProduct(device=device) if scorer is None else scorer
 
     def user_tower(self, users: UserInputs) -> torch.Tensor:
         """h_u before its L2 norm, [B, C]."""
@@ -51,13 +59,13 @@ class TwoTower(nn.Module):
         """h_v before its L2 norm, [B, C]."""
         return self.item_mlp(torch.cat([items.attributes_BA, items.item_BD], dim=1))  # eq. 1
 
-    def forward(self, users: UserInputs, items: ItemInputs) -> torch.Tensor:
-        """Logit of each row, [B]."""
-        return self.scorer(self.user_tower(users), self.item_tower(items))  # eq. 2, 3
+    def forward(self, users: UserInputs, items: ItemInputs, label_B: torch.Tensor) -> ScoreForward:  # noqa: ARG002  (as DAT's)
+        """Logit of each row; the labels, float [B], are of no use to it."""
+        return without_auxiliary(self.scorer(self.user_tower(users), self.item_tower(items)))  # eq. 2, 3
 
     @torch.jit.export
     def all_user_vectors(self, users: UserInputs) -> torch.Tensor:
-        """The user's one vector in the shape that models with meta queries have, [B, 1, 1, C]."""
+        """The user's vector in the shape that models with meta queries have, [B, 1, H, P]."""
         return self.scorer.project_user(self.user_tower(users)).unsqueeze(1)
 
     @torch.jit.export
@@ -81,4 +89,4 @@ class TwoTower(nn.Module):
 
     def log_values(self) -> dict[str, float]:
         """Scale and bias of the dot product."""
-        return {"scale": self.scorer.log_scale.exp().item(), "bias": self.scorer.bias.item()}
+        return self.scorer.log_values()

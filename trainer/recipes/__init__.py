@@ -3,7 +3,13 @@
 from collections.abc import Callable
 
 from trainer.config import RunConfig
-from trainer.recipes import ml1m_matching, ml1m_matching_baselines, ml1m_matching_baselines_latent
+from trainer.recipes import (
+    ml1m_baselines,
+    ml1m_fit_ablations,
+    ml1m_matching,
+    ml1m_matching_baselines,
+    ml1m_matching_baselines_latent,
+)
 from trainer.recipes.demo import fit_demo, mixed_attention_demo, t2diff_demo, two_tower_demo
 from trainer.recipes.ml1m import (
     fit_ml1m,
@@ -29,6 +35,19 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "two_tower_ml1m_paper": two_tower_ml1m_paper,
     "fit_ml1m_rating": fit_ml1m_rating,
     "two_tower_ml1m_rating": two_tower_ml1m_rating,
+    "dat_ml1m": ml1m_baselines.dat_ml1m,
+    "dat_ml1m_adam": ml1m_baselines.dat_ml1m_adam,
+    "dat_ml1m_paper": ml1m_baselines.dat_ml1m_paper,
+    "ranktower_ml1m": ml1m_baselines.ranktower_ml1m,
+    "ranktower_ml1m_adam": ml1m_baselines.ranktower_ml1m_adam,
+    "ranktower_ml1m_paper": ml1m_baselines.ranktower_ml1m_paper,
+    "fit_no_mqm_ml1m_paper": ml1m_fit_ablations.fit_no_mqm_ml1m_paper,
+    "fit_no_lss_ml1m_paper": ml1m_fit_ablations.fit_no_lss_ml1m_paper,
+    "fit_sum_max_ml1m_paper": ml1m_fit_ablations.fit_sum_max_ml1m_paper,
+    "fit_fc_ml1m_paper": ml1m_fit_ablations.fit_fc_ml1m_paper,
+    "fit_hard_query_ml1m_paper": ml1m_fit_ablations.fit_hard_query_ml1m_paper,
+    "fit_no_temperature_ml1m_paper": ml1m_fit_ablations.fit_no_temperature_ml1m_paper,
+    "fit_no_self_attention_ml1m_paper": ml1m_fit_ablations.fit_no_self_attention_ml1m_paper,
     "t2diff_ml1m": ml1m_matching.t2diff_ml1m,
     "t2diff_no_drift_ml1m": ml1m_matching.t2diff_no_drift_ml1m,
     "mixed_attention_ml1m": ml1m_matching.mixed_attention_ml1m,

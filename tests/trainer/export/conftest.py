@@ -44,6 +44,26 @@ def two_tower_case(two_tower_run: RunConfig, tmp_path_factory: pytest.TempPathFa
     return case(two_tower_run, tmp_path_factory.mktemp("two_tower_case"))
 
 
+def baseline_case(recipe: str, data: Path, folder: Path, *overrides: str) -> Case:
+    """Of a recipe on MovieLens-1M, on the demo data."""
+    demo = ("--loader.negatives.kind", "none", "--loader.batch-size", "1024")
+    return case(train(small_pre_ranking(recipe, data, folder, *demo, *overrides)), folder)
+
+
+@pytest.fixture(scope="session")
+def dat_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """DAT with augmented vectors of width 5 in rows of width 8."""
+    widths = ("--model.augmented-dim", "5", "--model.category-rows", "2")
+    return baseline_case("dat_ml1m", small_demo, tmp_path_factory.mktemp("dat_case"), *widths)
+
+
+@pytest.fixture(scope="session")
+def ranktower_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """RankTower with 2 user heads and 3 item heads."""
+    heads = ("--model.num-item-heads", "3", "--model.head-dim", "6")
+    return baseline_case("ranktower_ml1m", small_demo, tmp_path_factory.mktemp("ranktower_case"), *heads)
+
+
 @pytest.fixture(scope="session")
 def t2diff_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case(matching_run, tmp_path_factory.mktemp("t2diff_case"))
@@ -76,7 +96,7 @@ def any_case(request: pytest.FixtureRequest) -> Case:
     return request.getfixturevalue(f"{request.param}_case")
 
 
-@pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff", "fit_bytes", "t2diff_triton"])
+@pytest.fixture(scope="session", params=["fit", "two_tower", "dat", "ranktower", "t2diff", "fit_bytes", "t2diff_triton"])
 def every_case(request: pytest.FixtureRequest) -> Case:
-    """The artefacts of all forms in turn."""
+    """The artefacts of all models and forms in turn."""
     return request.getfixturevalue(f"{request.param}_case")

@@ -25,7 +25,7 @@ def train(config: RunConfig) -> RunConfig:
 
 
 def small_pre_ranking(recipe: str, data: Path, runs: Path, *overrides: str) -> RunConfig:
-    """A run of `fit_demo` or `two_tower_demo` with narrow towers and one epoch."""
+    """A run of a pre-ranking recipe with narrow towers and one epoch."""
     return parse_run_config(
         [
             *("--recipe", recipe, "--data", str(data), "--runs", str(runs)),

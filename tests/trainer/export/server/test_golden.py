@@ -43,6 +43,12 @@ def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve
     check_golden_answers(serve(any_case.folder, *options), any_case)
 
 
+@pytest.mark.parametrize("name", ["dat_case", "ranktower_case"])
+def test_other_pre_ranking_models_are_answered_as_by_eager_python(name: str, serve: Serve, request: pytest.FixtureRequest) -> None:
+    other: Case = request.getfixturevalue(name)
+    check_golden_answers(serve(other.folder), other)
+
+
 def test_8_bit_tables_and_items_are_answered_as_eager_python_does(fit_bytes_case: Case, serve: Serve) -> None:
     check_golden_answers(serve(fit_bytes_case.folder), fit_bytes_case)
 
