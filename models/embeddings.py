@@ -158,6 +158,9 @@ class FeatureEmbeddings(nn.Module):
             position=config.dim * len(self._pairs),
             history_len=max((f.max_len for f in sequence if f.side == "history"), default=0),
             context=tuple((feature.name, feature.vocab_size) for feature in context),
+            profile_fields=tuple((name, config.dim) for name in self._user_names),
+            attribute_fields=tuple((name, config.dim) for name in self._item_names),
+            position_fields=tuple((name, config.dim) for _, name in self._pairs),
         )
 
     def forward(self, pooled: KeyedJaggedTensor, sequence: KeyedJaggedTensor) -> tuple[UserInputs, ItemInputs]:

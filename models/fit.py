@@ -13,7 +13,7 @@ from models.layers.din import DinUnit, mean_pool
 from models.layers.meta_query import MetaQuery, MetaQueryConfig
 from models.layers.mlp import Tower, TowerConfig
 from models.layers.similarity import LSS, DotProduct, FlattenFC, SumMax
-from models.types import InputDims, ItemInputs, ItemVectors, UserInputs
+from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs, without_auxiliary
 
 Scorer = Literal["lss", "dot", "sum_max", "fc"]
 
@@ -69,7 +69,7 @@ class FIT(nn.Module):
     Example::
 
         model = FIT(FITConfig(), dims=InputDims(profile=32, attributes=16, position=32))
-        logit_B = model(users, items)
+        logit_B, _ = model(users, items, label_B)
     """
 
     def __init__(self, config: FITConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
@@ -99,10 +99,10 @@ class FIT(nn.Module):
         """h_v^L: items to [B, C]."""
         return self.item_mlp(torch.cat([items.attributes_BA, items.item_BD], dim=1))  # eq. 1
 
-    def forward(self, users: UserInputs, items: ItemInputs) -> torch.Tensor:
-        """Logit of each row, [B]; soft queries in training, hard ones in evaluation."""
+    def forward(self, users: UserInputs, items: ItemInputs, label_B: torch.Tensor) -> ScoreForward:  # noqa: ARG002  (as DAT's)
+        """Logit of each row; the labels, float [B], are of no use to it; soft queries in training, hard ones in evaluation."""
         query_BD = self.meta_query(items.item_BD).query_BD if self.meta_query is not None else items.item_BD[:, :0]  # eq. 5-8
-        return self.scorer(self.user_tower(users, query_BD), self.item_tower(items))  # eq. 11-16
+        return without_auxiliary(self.scorer(self.user_tower(users, query_BD), self.item_tower(items)))  # eq. 11-16
 
     @torch.jit.export
     def all_user_vectors(self, users: UserInputs) -> torch.Tensor:

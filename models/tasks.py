@@ -25,14 +25,14 @@ EVALUATION_SEED = 20_250_401
 
 
 class PreRankingTask(nn.Module):
-    """Score one item per row and learn from its label (FIT eq. 21).
+    """Score one item per row and learn from its label (FIT eq. 21) and, in training, from the model's further losses.
 
     The loss is the sum over this rank's rows times world_size over the rows of the global batch, so that averaging gradients over
     ranks gives the mean over the global batch even where ranks have unequal shares, and world size 1 gives the plain mean.
 
     Args:
         embeddings: ids to vectors.
-        model: `forward(users, items) -> logit_B`, `schedule`, `log_values`.
+        model: `forward(users, items, label_B) -> ScoreForward`, `schedule`, `log_values`; its logits don't depend on the labels.
         world_size: ranks whose gradients are averaged.
 
     Raises:
@@ -55,9 +55,11 @@ class PreRankingTask(nn.Module):
     def forward(self, batch: Batch) -> tuple[torch.Tensor, TrainOut]:
         """The loss (scalar, see above) and the detached outputs."""
         users, items = self.embeddings(batch.pooled, batch.sequence)
-        logit_B = self.model(users, items)
-        loss = binary_cross_entropy(logit_B, batch.label_B) * (self.world_size / batch.global_rows)
-        return loss, TrainOut(loss.detach(), logit_B.detach().float(), batch.label_B, batch.row_id_B)
+        found = self.model(users, items, batch.label_B)
+        auxiliary_B = found.auxiliary_B.float() if self.training else torch.zeros_like(batch.label_B)
+        total = binary_cross_entropy(found.logit_B, batch.label_B) + auxiliary_B.sum()
+        loss = total * (self.world_size / batch.global_rows)
+        return loss, TrainOut(loss.detach(), found.logit_B.detach().float(), auxiliary_B.detach(), batch.label_B, batch.row_id_B)
 
 
 @dataclass(frozen=True, kw_only=True)

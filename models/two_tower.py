@@ -11,7 +11,7 @@ from torch import nn
 from models.layers.din import mean_pool
 from models.layers.mlp import Tower, TowerConfig
 from models.layers.similarity import DotProduct
-from models.types import InputDims, ItemInputs, ItemVectors, UserInputs
+from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs, without_auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class TwoTower(nn.Module):
     Example::
 
         model = TwoTower(TwoTowerConfig(), dims=InputDims(profile=32, attributes=16, position=32))
-        logit_B = model(users, items)
+        logit_B, _ = model(users, items, label_B)
     """
 
     def __init__(self, config: TwoTowerConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
@@ -51,9 +51,9 @@ class TwoTower(nn.Module):
         """h_v before its L2 norm, [B, C]."""
         return self.item_mlp(torch.cat([items.attributes_BA, items.item_BD], dim=1))  # eq. 1
 
-    def forward(self, users: UserInputs, items: ItemInputs) -> torch.Tensor:
-        """Logit of each row, [B]."""
-        return self.scorer(self.user_tower(users), self.item_tower(items))  # eq. 2, 3
+    def forward(self, users: UserInputs, items: ItemInputs, label_B: torch.Tensor) -> ScoreForward:  # noqa: ARG002  (as DAT's)
+        """Logit of each row; the labels, float [B], are of no use to it."""
+        return without_auxiliary(self.scorer(self.user_tower(users), self.item_tower(items)))  # eq. 2, 3
 
     @torch.jit.export
     def all_user_vectors(self, users: UserInputs) -> torch.Tensor:

@@ -41,6 +41,21 @@ class ItemVectors(NamedTuple):
     """float [B, H, P]: the item's vector for the scorer."""
 
 
+class ScoreForward(NamedTuple):
+    """What a pre-ranking model returns for rows of a user and an item."""
+
+    logit_B: torch.Tensor
+    """float [B]."""
+    auxiliary_B: torch.Tensor
+    """float [B]: each row's further losses with their weights, e.g. λ_1·L_u + λ_2·L_v + λ_3·L_CA of DAT; 0 without any. What is one
+    number for a batch is that number in each of its rows, so that the mean over rows is it again."""
+
+
+def without_auxiliary(logit_B: torch.Tensor) -> ScoreForward:
+    """What a model returns that learns from its logits alone."""
+    return ScoreForward(logit_B, torch.zeros_like(logit_B))
+
+
 class MatchForward(NamedTuple):
     """What a matching model returns in training."""
 
@@ -83,6 +98,8 @@ class TrainOut(NamedTuple):
     """float32 scalar: this rank's part of the global batch's mean loss, times the world size (what is backpropagated)."""
     logit_B: torch.Tensor
     """float32 [B]."""
+    auxiliary_B: torch.Tensor
+    """float32 [B]: the model's further losses; 0 in evaluation."""
     label_B: torch.Tensor
     """float32 [B]."""
     row_id_B: torch.Tensor
@@ -94,7 +111,7 @@ class InputDims:
     """Widths of the tensors in UserInputs and ItemInputs; they follow from the schema and the embedding dimension.
 
     Raises:
-        ValueError: a width is negative.
+        ValueError: a width is negative, or fields are not as wide as their tensor.
     """
 
     profile: int
@@ -107,11 +124,21 @@ class InputDims:
     """Most behaviours of a row."""
     context: tuple[tuple[str, int], ...] = ()
     """(name, number of ids) of each column of context_JF."""
+    profile_fields: tuple[tuple[str, int], ...] = ()
+    """(user feature, width) of the columns of profile_BU, in their order; () where they are not known, which no data set's are."""
+    attribute_fields: tuple[tuple[str, int], ...] = ()
+    """The same of attributes_BA."""
+    position_fields: tuple[tuple[str, int], ...] = ()
+    """The same of item_BD and history_JD; the name is the item feature's."""
 
     def __post_init__(self) -> None:
         for name in ("profile", "attributes", "position", "history_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"InputDims.{name}={getattr(self, name)}, expected at least 0")
+        for name, width in (("profile", self.profile), ("attribute", self.attributes), ("position", self.position)):
+            fields = getattr(self, f"{name}_fields")
+            if fields and sum(field_width for _, field_width in fields) != width:
+                raise ValueError(f"InputDims.{name}_fields={fields}, expected widths that sum up to {width}")
 
     def context_column(self, wanted: str | None, *, named_by: str, without: str) -> int:
         """The column of context_JF with history feature `wanted`, -1 for None.

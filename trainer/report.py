@@ -18,7 +18,7 @@ CURVES = (
     ("ndcg@10", "NDCG@10, full ranking", ("validation",)),
     ("logloss", "logloss", ("validation",)),
     ("loss", "loss", ("train", "validation")),
-    ("auxiliary", "further losses (T2Diff: λ · L_KL)", ("train",)),
+    ("auxiliary", "further losses (T2Diff: λ · L_KL, DAT: mimic and alignment)", ("train",)),
     ("drift_scale", "running scale of the drifts (T2Diff)", ("train",)),
     ("temperature", "softmax temperature τ (FIT eq. 23)", ("train",)),
     ("query_similarity", "query similarity QS (FIT eq. 24)", ("train",)),

@@ -27,7 +27,7 @@ class Recorder(Protocol):
 
 def training_recorder(task: Task) -> Recorder:
     """For the steps between two progress lines."""
-    return LossRecorder() if isinstance(task, MatchingTask) else BinaryRecorder()
+    return LossRecorder() if isinstance(task, MatchingTask) else ScoreLossRecorder()
 
 
 def evaluation_recorder(task: Task) -> Recorder:
@@ -63,6 +63,23 @@ class BinaryRecorder:
         return values | {"loss": values["logloss"]}
 
 
+class ScoreLossRecorder:
+    """BinaryMetrics of a pre-ranking task's training rows beside the mean of the model's further losses."""
+
+    def __init__(self) -> None:
+        self._binary, self._auxiliary = BinaryRecorder(), _RowMeans(1)
+
+    def add(self, out: TrainOut) -> None:
+        """One step's output."""
+        self._binary.add(out)
+        self._auxiliary.add(out.auxiliary_B)
+
+    def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """BinaryRecorder.compute, and auxiliary (the model's further losses with their weights), NaN over 0 rows."""
+        (auxiliary,), _ = self._auxiliary.compute(process_group)
+        return self._binary.compute(process_group) | {"auxiliary": auxiliary}
+
+
 class RankRecorder:
     """RankingMetrics of a matching task."""
 
@@ -86,18 +103,34 @@ class LossRecorder:
     """Mean losses of a matching task's training rows, which are not ranked."""
 
     def __init__(self) -> None:
-        self._sums: list[torch.Tensor] = []
+        self._losses = _RowMeans(2)
 
     def add(self, out: MatchOut) -> None:
         """One step's output."""
-        sums = torch.stack([out.softmax_loss_B.double().sum(), out.auxiliary_B.double().sum()])
-        # filled on the device: a value of the host would make the host wait for the GPU
-        self._sums.append(torch.cat([sums, sums.new_full((1,), float(out.rank_B.shape[0]))]))
+        self._losses.add(out.softmax_loss_B, out.auxiliary_B)
 
     def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
         """Loss (softmax), auxiliary (the model's further losses with their weights) and num_rows; over 0 rows both are NaN."""
-        totals = torch.stack(self._sums).sum(0).cpu() if self._sums else torch.zeros(3, dtype=torch.float64)
+        (loss, auxiliary), num_rows = self._losses.compute(process_group)
+        return {"loss": loss, "auxiliary": auxiliary, "num_rows": num_rows}
+
+
+class _RowMeans:
+    """Means, in float64, of values that come as one tensor [B] each."""
+
+    def __init__(self, num_values: int) -> None:
+        self._num_values = num_values
+        self._sums: list[torch.Tensor] = []
+
+    def add(self, *value_B: torch.Tensor) -> None:
+        sums = torch.stack([values.double().sum() for values in value_B])
+        # filled on the device: a value of the host would make the host wait for the GPU
+        self._sums.append(torch.cat([sums, sums.new_full((1,), float(value_B[0].shape[0]))]))
+
+    def compute(self, process_group: dist.ProcessGroup | None) -> tuple[list[float], float]:
+        """The means over all rows of all ranks, NaN over 0 rows, and the number of rows; a collective call."""
+        nothing = torch.zeros(self._num_values + 1, dtype=torch.float64)
+        totals = torch.stack(self._sums).sum(0).cpu() if self._sums else nothing
         if process_group is not None and process_group.size() > 1:
             dist.all_reduce(totals, group=process_group)
-        loss, auxiliary = (totals[:2] / totals[2]).tolist()
-        return {"loss": loss, "auxiliary": auxiliary, "num_rows": totals[2].item()}
+        return (totals[:-1] / totals[-1]).tolist(), totals[-1].item()

@@ -124,7 +124,16 @@ def take(batch: Batch, rows: Sequence[int]) -> Batch:
     )
 
 
-DIMS = InputDims(profile=6, attributes=4, position=8, history_len=6, context=(("hist_time_lag", 5),))
+DIMS = InputDims(
+    profile=8,
+    attributes=4,
+    position=8,
+    history_len=6,
+    context=(("hist_time_lag", 5),),
+    profile_fields=(("user", 4), ("tags", 4)),
+    attribute_fields=(("shop", 4),),
+    position_fields=(("item", 4), ("category", 4)),
+)
 
 
 def random_inputs(
@@ -191,7 +200,7 @@ def call(spec: ModelSpec, model: nn.Module, users: UserInputs, items: ItemInputs
     """What the model returns for rows with a target; noise and dropout are the same in every call."""
     torch.manual_seed(0)
     if spec.task_class is PreRankingTask:
-        return (model(users, items),)
+        return tuple(model(users, items, torch.arange(items.item_BD.shape[0]) % 2.0))
     num_rows = items.item_BD.shape[0]
     return tuple(model(users, items, torch.randn(num_rows, model.training_noise_size), torch.rand(num_rows)))
 

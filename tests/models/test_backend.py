@@ -64,7 +64,11 @@ def test_fit_serves_the_same_on_either_backend():
         with torch.no_grad():
             stored, user_BNHP = model.item_vectors(items), model.all_user_vectors(users)
             index_BK, item_BKHP = stored.index_B.expand(5, -1), stored.item_BHP.expand(5, -1, -1, -1)
-            served[backend] = (user_BNHP, model(users, items), model.score_candidates(user_BNHP, index_BK, item_BKHP))
+            served[backend] = (
+                user_BNHP,
+                model(users, items, users.profile_BU[:, 0]).logit_B,
+                model.score_candidates(user_BNHP, index_BK, item_BKHP),
+            )
     for ours, theirs in zip(served["triton"], served["torch"], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 import tyro
 
 from models import MODELS, ModelConfig
 from models.tasks import PreRankingTask
-from tests.models.synthetic import DIMS, build, random_batch, random_inputs, random_statistics
+from tests.models.synthetic import DIMS, build, evaluate, random_batch, random_inputs, random_statistics
 
 
 @pytest.fixture(params=sorted(name for name, spec in MODELS.items() if spec.task_class is PreRankingTask))
@@ -44,6 +45,24 @@ def test_scripted_serving_methods_equal_eager(model):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
+def test_logits_do_not_depend_on_labels(spec, model):
+    users, items = random_inputs(7)
+    for module in (model, spec.model_class(spec.config_class(), dims=DIMS)):
+        torch.manual_seed(1)
+        expected = module(users, items, torch.zeros(7)).logit_B
+        torch.manual_seed(1)
+        assert torch.equal(module(users, items, torch.ones(7)).logit_B, expected)
+
+
+def test_further_losses_count_in_training_alone(spec):
+    task, batch = build(spec), random_batch(12)
+    loss, out = task(batch)
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(out.logit_B, out.label_B) + out.auxiliary_B.mean())
+    out = evaluate(task, batch)
+    assert torch.equal(out.auxiliary_B, torch.zeros(12))
+    torch.testing.assert_close(out.loss, F.binary_cross_entropy_with_logits(out.logit_B, out.label_B))
+
+
 def test_serving_scores_equal_forward(model):
     users, items = random_inputs(7)
     user_BNHP = model.all_user_vectors(users)
@@ -53,7 +72,7 @@ def test_serving_scores_equal_forward(model):
     item_BKHP = stored.item_BHP.expand(7, -1, -1, -1)
     score_BK = model.score_candidates(user_BNHP, index_BK, item_BKHP)
     assert score_BK.shape == (7, 7)
-    torch.testing.assert_close(score_BK.diagonal(), model(users, items), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(score_BK.diagonal(), model(users, items, torch.ones(7)).logit_B, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
         torch.jit.script(model).score_candidates(user_BNHP, index_BK, item_BKHP), score_BK, atol=1e-6, rtol=0
     )

@@ -59,6 +59,9 @@ def test_outputs_are_the_tables_rows_in_schema_order():
         torch.testing.assert_close(history, torch.cat([item[ids[0]], category[ids[1]]], dim=1))
     assert users.history_lengths_B.dtype == torch.int64
     assert (embeddings.dims.profile, embeddings.dims.attributes, embeddings.dims.position) == (8, 8, 8)
+    assert embeddings.dims.profile_fields == (("user", 4), ("tags", 4))
+    assert embeddings.dims.attribute_fields == (("shop", 4), ("item_tags", 4))
+    assert embeddings.dims.position_fields == (("item", 4), ("category", 4))
 
 
 def test_tables_start_from_seed_and_name_whatever_else_is_built():

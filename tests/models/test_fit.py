@@ -24,6 +24,10 @@ def build(config, *, seed=0):
     return FIT(config, dims=DIMS)
 
 
+def logits(model, users, items):
+    return model(users, items, torch.ones(items.item_BD.shape[0])).logit_B
+
+
 def parts(model):
     return {name.split(".")[0] for name, _ in model.named_parameters()}
 
@@ -40,11 +44,11 @@ def test_every_ablation_trains_scripts_and_serves(name):
     model = build(VARIANTS[name])
     model.schedule(5, 10)
     users, items = random_inputs(8)
-    model(users, items).square().mean().backward()
+    logits(model, users, items).square().mean().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     random_statistics(model)
-    expected = model(users, items)
-    torch.testing.assert_close(torch.jit.script(model)(users, items), expected, atol=1e-6, rtol=0)
+    expected = logits(model, users, items)
+    torch.testing.assert_close(logits(torch.jit.script(model), users, items), expected, atol=1e-6, rtol=0)
     stored = model.item_vectors(items)
     served = model.score_candidates(model.all_user_vectors(users), stored.index_B.unsqueeze(1), stored.item_BHP.unsqueeze(1))
     torch.testing.assert_close(served.squeeze(1), expected, atol=1e-5, rtol=1e-5)
@@ -74,7 +78,7 @@ def test_query_ablations_keep_the_parameters_and_change_the_training_output(name
     users, items = random_inputs(8)
     for module in (model, other):
         module.schedule(5, 10)
-    assert not torch.allclose(model(users, items), other(users, items))
+    assert not torch.allclose(logits(model, users, items), logits(other, users, items))
 
 
 def test_evaluation_does_not_depend_on_selection_or_temperature():
@@ -83,9 +87,9 @@ def test_evaluation_does_not_depend_on_selection_or_temperature():
     for name in ("hard only", "no temperature"):
         model = build(VARIANTS[name]).eval()
         model.schedule(5, 10)
-        outputs.append(model(users, items))
+        outputs.append(logits(model, users, items))
     assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], build(FITConfig()).eval()(users, items))
+    assert torch.equal(outputs[0], logits(build(FITConfig()).eval(), users, items))
 
 
 def test_training_forward_approaches_evaluation_forward_as_temperature_vanishes():
@@ -99,9 +103,9 @@ def test_training_forward_approaches_evaluation_forward_as_temperature_vanishes(
     for step in (0, 90, 1000):
         model.schedule(step, 100)
         model.meta_query.train()
-        soft = model(users, items)
+        soft = logits(model, users, items)
         model.meta_query.eval()
-        gaps.append((soft - model(users, items)).abs().mean().item())
+        gaps.append((soft - logits(model, users, items)).abs().mean().item())
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[2] < 1e-2 * gaps[0]
 
@@ -114,7 +118,7 @@ def test_the_user_tower_sees_an_item_only_through_its_query_index():
     # the same user against 40 items
     history_JD, context_JF = users.history_JD[:3].repeat(40, 1), users.context_JF[:3].repeat(40, 1)
     one_user = type(users)(users.profile_BU[:1].expand(40, -1), history_JD, torch.full((40,), 3), context_JF)
-    model(one_user, items)
+    logits(model, one_user, items)
     index_B = model.item_vectors(items).index_B
     for first in range(40):
         for second in range(first):
@@ -132,7 +136,7 @@ def test_item_attributes_reach_the_item_tower():
     model = random_statistics(build(FITConfig()))
     users, items = random_inputs(4)
     other = ItemInputs(items.attributes_BA + 1, items.item_BD)
-    assert not torch.allclose(model(users, other), model(users, items))
+    assert not torch.allclose(logits(model, users, other), logits(model, users, items))
     assert torch.equal(model.item_vectors(other).index_B, model.item_vectors(items).index_B)
 
 
@@ -140,7 +144,7 @@ def test_bfloat16_autocast_trains_with_finite_gradients_and_exact_indices():
     model = build(FITConfig())
     users, items = random_inputs(16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        model(users, items).float().square().mean().backward()
+        logits(model, users, items).float().square().mean().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     model.eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):

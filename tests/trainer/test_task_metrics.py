@@ -12,7 +12,15 @@ from models.types import MatchOut, TrainOut
 from tests.models.synthetic import KINDS, build, evaluate
 from trainer.metrics import BinaryMetrics
 from trainer.ranking_metrics import RankingMetrics
-from trainer.task_metrics import BinaryRecorder, LossRecorder, RankRecorder, evaluation_recorder, protocol, training_recorder
+from trainer.task_metrics import (
+    BinaryRecorder,
+    LossRecorder,
+    RankRecorder,
+    ScoreLossRecorder,
+    evaluation_recorder,
+    protocol,
+    training_recorder,
+)
 
 ONE_OF_EACH = {MODELS[name].task_class: MODELS[name] for name in ("two_tower", "t2diff")}
 
@@ -24,7 +32,7 @@ def match_out(losses: list[float], auxiliary: list[float], ranks: list[int] | No
 
 @pytest.mark.parametrize(
     ("task_class", "training", "evaluation"),
-    [(PreRankingTask, BinaryRecorder, BinaryRecorder), (MatchingTask, LossRecorder, RankRecorder)],
+    [(PreRankingTask, ScoreLossRecorder, BinaryRecorder), (MatchingTask, LossRecorder, RankRecorder)],
 )
 def test_every_kind_of_task_has_recorders_that_take_its_outputs(task_class: type, training: type, evaluation: type) -> None:
     task, batch = build(ONE_OF_EACH[task_class]), KINDS[task_class].batch(40)
@@ -34,22 +42,25 @@ def test_every_kind_of_task_has_recorders_that_take_its_outputs(task_class: type
     recorder.add(out)
     values = recorder.compute()
     assert values["num_rows"] == 40
-    assert values["loss"] + values.get("auxiliary", 0.0) == pytest.approx(loss.item(), rel=1e-5)
+    assert values["loss"] + values["auxiliary"] == pytest.approx(loss.item(), rel=1e-5)
     recorder = evaluation_recorder(task)
     assert type(recorder) is evaluation
     recorder.add(evaluate(task, batch))
     assert recorder.compute()["num_rows"] == 40
 
 
-def test_binary_recorder_is_binary_metrics_and_calls_its_logloss_the_loss() -> None:
-    recorder, metrics = BinaryRecorder(), BinaryMetrics()
+def test_binary_recorders_are_binary_metrics_and_call_their_logloss_the_loss() -> None:
+    recorder, training, metrics = BinaryRecorder(), ScoreLossRecorder(), BinaryMetrics()
     for seed in (0, 1):
         torch.manual_seed(seed)
         logit_B, label_B = torch.randn(30), torch.randint(0, 2, (30,)).float()
-        recorder.add(TrainOut(torch.tensor(0.0), logit_B, label_B, torch.arange(30)))
+        out = TrainOut(torch.tensor(0.0), logit_B, torch.full((30,), float(seed)), label_B, torch.arange(30))
+        recorder.add(out)
+        training.add(out)
         metrics.update(logit_B, label_B)
     expected = metrics.compute()
     assert recorder.compute() == expected | {"loss": expected["logloss"]}
+    assert training.compute() == recorder.compute() | {"auxiliary": 0.5}
 
 
 def test_rank_recorder_is_ranking_metrics_of_ranks_and_softmax_losses() -> None:
