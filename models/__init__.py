@@ -12,6 +12,7 @@ from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.bert4rec import BERT4Rec, BERT4RecConfig
 from models.caser import Caser, CaserConfig
+from models.cold import COLD, COLDConfig
 from models.contrastvae import ContrastVAE, ContrastVAEConfig
 from models.dat_plus import DATPlus, DATPlusConfig
 from models.diffurec import DiffuRec, DiffuRecConfig
@@ -19,6 +20,7 @@ from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.gru4rec import GRU4Rec, GRU4RecConfig
 from models.hstu import HSTU, HSTUConfig
+from models.inttower import IntTower, IntTowerConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
 from models.sasrec import SASRec, SASRecConfig
 from models.stosa import STOSA, STOSAConfig
@@ -44,12 +46,14 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     "bert4rec": ModelSpec(config_class=BERT4RecConfig, model_class=BERT4Rec, task_class=MatchingTask),
     "caser": ModelSpec(config_class=CaserConfig, model_class=Caser, task_class=MatchingTask),
+    "cold": ModelSpec(config_class=COLDConfig, model_class=COLD, task_class=PreRankingTask),
     "contrastvae": ModelSpec(config_class=ContrastVAEConfig, model_class=ContrastVAE, task_class=MatchingTask),
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
     "diffurec": ModelSpec(config_class=DiffuRecConfig, model_class=DiffuRec, task_class=MatchingTask),
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "gru4rec": ModelSpec(config_class=GRU4RecConfig, model_class=GRU4Rec, task_class=MatchingTask),
     "hstu": ModelSpec(config_class=HSTUConfig, model_class=HSTU, task_class=MatchingTask),
+    "inttower": ModelSpec(config_class=IntTowerConfig, model_class=IntTower, task_class=PreRankingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "sasrec": ModelSpec(config_class=SASRecConfig, model_class=SASRec, task_class=MatchingTask),
     "stosa": ModelSpec(config_class=STOSAConfig, model_class=STOSA, task_class=MatchingTask),
