@@ -25,8 +25,8 @@ class COLDConfig:
     tower: TowerConfig = field(default_factory=TowerConfig)
     """Layers of the one network; a linear map to the logit follows them."""
     num_fields: int | None = None
-    """How many fields of user and item stay, from the second epoch on: those of the largest mean weight in the first (section 3.2);
-    None: all."""
+    """How many fields of user and item are kept, those of the largest mean weight (section 3.2); None: all. The first epoch trains
+    on all fields and settles which; what is evaluated, and served, knows the kept ones alone from the beginning."""
 
     def __post_init__(self) -> None:
         if self.num_fields is not None and self.num_fields < 1:
@@ -60,6 +60,8 @@ class COLD(nn.Module):
         fields = (*dims.user_fields, *dims.item_fields)
         if config.num_fields is not None and config.num_fields > len(fields):
             raise ValueError(f"COLDConfig.num_fields={config.num_fields}, expected at most {len(fields)}: the inputs have {fields}")
+        self.single_tower: bool = True
+        """Whether a user and an item meet before anything is computed, so that all there is to store of an item are its inputs."""
         self.num_fields = config.num_fields
         self.field_names = [name for name, _ in fields]
         widths = [width for _, width in fields]
@@ -107,10 +109,12 @@ class COLD(nn.Module):
         return self.score(user_BKX.flatten(0, 1), item_BK1Y.flatten(2).flatten(0, 1)).view(index_BK.shape)
 
     def schedule(self, step: int, steps_per_epoch: int) -> None:
-        """Select the fields after the first epoch; `step` is the global optimizer step, counted from 0."""
-        if self.num_fields is not None and step == steps_per_epoch:
-            self.excitation.select(self.num_fields)
+        """Select the fields as the first epoch has it so far; `step` is the global optimizer step, counted from 0."""
+        if self.num_fields is not None:
+            self.excitation.sees_all = step < steps_per_epoch
+            if step <= steps_per_epoch:
+                self.excitation.select(self.num_fields)
 
     def log_values(self) -> dict[str, float]:
-        """Mean weight of each field, what a choice of fields goes by; 0 for one that was dropped."""
+        """Mean weight of each field, what a choice of fields goes by; 0 for one that is not kept."""
         return {f"weight of {name}": weight for name, weight in zip(self.field_names, self.excitation.mean_weights(), strict=True)}

@@ -15,8 +15,8 @@ from models.layers.norm import BatchNorm
 class SqueezeExcitation(nn.Module):
     """COLD's block (section 3.2): s = σ(W [e_1, …, e_M] + b) and v_m = s_m·e_m; a field's weight comes from all numbers of the row.
 
-    It also selects fields: `select` keeps those whose weights were largest on average over the last training batches; from then on
-    the others are 0, and weights don't depend on them.
+    It also selects fields (`select`), those whose weights were largest on average over the last training batches. Where `sees_all`
+    is False, and in evaluation always, the others are 0, and weights don't depend on them.
 
     Args:
         widths: of the M fields; their sum is X.
@@ -30,6 +30,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, widths: list[int], *, device: torch.device | None = None) -> None:
         super().__init__()
         self.widths = widths
+        self.sees_all: bool = True
+        """Whether training takes the fields that are not kept, too."""
         self.excitation = nn.Linear(sum(widths), len(widths), device=device)
         # a norm for the sake of its running mean alone, which is that of all ranks' rows
         self.statistics = BatchNorm(len(widths), affine=False, device=device)
@@ -42,19 +44,17 @@ class SqueezeExcitation(nn.Module):
         self.statistics.reset_running_stats()
 
     def weights(self, field_BX: torch.Tensor) -> torch.Tensor:
-        """Each field's s, [B, M], between 0 and 1; what is not kept has one too, of no effect."""
-        return torch.sigmoid(self.excitation(self._kept(field_BX)))
+        """Each field's s, [B, M], between 0 and 1."""
+        return torch.sigmoid(self.excitation(field_BX))
 
     def forward(self, field_BX: torch.Tensor) -> torch.Tensor:
         """v_1 … v_M beside each other, [B, X]."""
+        if not (self.training and self.sees_all):
+            field_BX = field_BX * over_fields(self.kept_M.unsqueeze(0), self.widths)
         weight_BM = self.weights(field_BX)
         if self.training:
             self.statistics(weight_BM.detach())
-        return self._kept(field_BX) * over_fields(weight_BM, self.widths)
-
-    def _kept(self, field_BX: torch.Tensor) -> torch.Tensor:
-        """0 where a field is not kept."""
-        return field_BX * over_fields(self.kept_M.unsqueeze(0), self.widths)
+        return field_BX * over_fields(weight_BM, self.widths)
 
     def mean_weights(self) -> list[float]:
         """Mean of each field's weight over the last training batches, 0 for one that is not kept; M numbers."""

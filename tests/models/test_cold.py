@@ -76,23 +76,26 @@ def test_a_users_and_an_items_vectors_are_their_fields_and_the_scorer_is_the_net
     assert model.all_user_vectors(users).abs().sum() > 0, "nothing of the network has been computed yet"
 
 
-def select_after_an_epoch(model, kept):
-    """As training would, with these mean weights."""
-    model.excitation.statistics.running_mean.copy_(torch.tensor([0.9 if name in kept else 0.2 for name in NAMES]))
-    model.schedule(9, 10)
-    assert torch.equal(model.excitation.kept_M, torch.ones(len(NAMES))), "not before the epoch is over"
-    model.schedule(10, 10)
+KEPT = {"tags", "history of category", "item"}
+
+
+def selecting(config, *, step):
+    """A model whose fields KEPT have large mean weights, at a step of epochs of 10 steps."""
+    model = build(config)
+    model.excitation.statistics.running_mean.copy_(torch.tensor([0.9 if name in KEPT else 0.2 for name in NAMES]))
+    model.schedule(step, 10)
     return model
 
 
-def test_fields_are_selected_after_the_first_epoch_and_the_others_are_not_looked_at():
-    model = select_after_an_epoch(build(dataclasses.replace(SMALL, num_fields=3)), kept := {"tags", "history of category", "item"})
+@pytest.mark.parametrize("step", [0, 9, 10])
+def test_evaluation_looks_at_the_selected_fields_alone(step):
+    model = selecting(dataclasses.replace(SMALL, num_fields=3), step=step)
     users, items = random_inputs(5)
     expected_B = logits(model.eval(), users, items)
     noise = torch.Generator().manual_seed(9)
 
     def other(rows_BX, fields):
-        dropped_X = torch.tensor([float(name not in kept) for name, width in fields for _ in range(width)])
+        dropped_X = torch.tensor([float(name not in KEPT) for name, width in fields for _ in range(width)])
         return rows_BX + dropped_X * torch.randn(rows_BX.shape, generator=noise)
 
     history = [(f"history of {name}", width) for name, width in DIMS.position_fields]
@@ -102,12 +105,34 @@ def test_fields_are_selected_after_the_first_epoch_and_the_others_are_not_looked
     )
     assert not torch.equal(changed[0].history_JD, users.history_JD)
     assert torch.equal(logits(model, *changed), expected_B)
-    assert {name for name, weight in model.log_values().items() if weight > 0} == {f"weight of {name}" for name in kept}
+    assert {name for name, weight in model.log_values().items() if weight > 0} == {f"weight of {name}" for name in KEPT}
+
+
+def test_training_looks_at_all_fields_in_the_first_epoch_and_at_the_selected_ones_after_it():
+    users, items = random_inputs(8, history_lengths=[2] * 8)
+    for step, fewer in ((0, False), (9, False), (10, True), (500, True)):
+        model = selecting(dataclasses.replace(SMALL, num_fields=3), step=10)
+        model.schedule(step, 10)
+        seen = []
+        model.network.register_forward_pre_hook(lambda _module, inputs, seen=seen: seen.append(inputs[0]))
+        logits(model, users, items)
+        assert (seen[0] == 0).any() == fewer
+
+
+def test_the_selection_is_settled_when_the_first_epoch_is_over():
+    model = selecting(dataclasses.replace(SMALL, num_fields=3), step=10)
+    settled_M = model.excitation.kept_M.clone()
+    model.excitation.statistics.running_mean.copy_(1 - model.excitation.statistics.running_mean)
+    model.schedule(11, 10)
+    assert torch.equal(model.excitation.kept_M, settled_M)
+    model.schedule(10, 10)
+    assert not torch.equal(model.excitation.kept_M, settled_M)
 
 
 def test_by_default_all_fields_stay():
-    model = select_after_an_epoch(build(), {"item"})
+    model = selecting(SMALL, step=11)
     assert torch.equal(model.excitation.kept_M, torch.ones(len(NAMES)))
+    assert model.excitation.sees_all
 
 
 def test_mean_weights_are_logged_by_field():

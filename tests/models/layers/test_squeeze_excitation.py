@@ -71,16 +71,26 @@ def test_mean_weights_follow_the_training_batches_alone():
     assert block.mean_weights() == pytest.approx(torch.sigmoid(block.excitation.bias).tolist(), abs=1e-5)
 
 
-def test_selected_fields_are_those_of_the_largest_mean_weight_and_nothing_sees_the_others():
-    block, field_BX = seeded(SqueezeExcitation).eval(), rows().requires_grad_()
+@pytest.mark.parametrize("training", [True, False])
+def test_selected_fields_are_those_of_the_largest_mean_weight_and_nothing_sees_the_others(training):
+    block, field_BX = seeded(SqueezeExcitation).train(training), rows().requires_grad_()
     block.statistics.running_mean.copy_(torch.tensor([0.4, 0.1, 0.7]))
     block.select(2)
+    assert block.mean_weights() == pytest.approx([0.4, 0.0, 0.7])
+    block.sees_all = not training
     output_BX = block(field_BX)
     assert torch.equal(output_BX[:, 3:5], torch.zeros(6, 2))
     output_BX.square().sum().backward()
     assert torch.equal(field_BX.grad[:, 3:5], torch.zeros(6, 2)), "neither as values nor through the weights"
     assert (field_BX.grad[:, [0, 1, 2, 5, 6, 7, 8]] != 0).all()
-    assert block.mean_weights() == pytest.approx([0.4, 0.0, 0.7])
+
+
+def test_training_may_see_all_fields_while_evaluation_does_not():
+    block, field_BX = seeded(SqueezeExcitation), rows()
+    expected_BX = block(field_BX)
+    block.select(1)
+    assert torch.equal(block(field_BX), expected_BX)
+    assert (block.eval()(field_BX) == 0).sum() >= 6 * 5
 
 
 def test_a_selection_is_saved_with_the_weights():

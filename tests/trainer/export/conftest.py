@@ -30,6 +30,19 @@ def two_tower_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return train(small_pre_ranking("two_tower_demo", small_demo, tmp_path_factory.mktemp("two_tower_run")))
 
 
+@pytest.fixture(scope="session")
+def inttower_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """IntTower with 2 heads for each of two user layers and 3 item heads."""
+    heads = ("--model.num-user-heads", "2", "--model.num-item-heads", "3", "--model.head-dim", "5")
+    return train(small_pre_ranking("inttower_ml1m_adam", small_demo, tmp_path_factory.mktemp("inttower_run"), *heads))
+
+
+@pytest.fixture(scope="session")
+def cold_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """COLD that keeps three fields."""
+    return train(small_pre_ranking("cold_ml1m_adam", small_demo, tmp_path_factory.mktemp("cold_run"), "--model.num-fields", "3"))
+
+
 def case(run: RunConfig, folder: Path, **options: object) -> Case:
     return Case(run, folder / "artefact", export(run, folder / "artefact", **options))
 
@@ -42,6 +55,16 @@ def fit_case(fit_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Ca
 @pytest.fixture(scope="session")
 def two_tower_case(two_tower_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case(two_tower_run, tmp_path_factory.mktemp("two_tower_case"))
+
+
+@pytest.fixture(scope="session")
+def inttower_case(inttower_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(inttower_run, tmp_path_factory.mktemp("inttower_case"))
+
+
+@pytest.fixture(scope="session")
+def cold_case(cold_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case(cold_run, tmp_path_factory.mktemp("cold_case"))
 
 
 @pytest.fixture(scope="session")

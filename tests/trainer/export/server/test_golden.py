@@ -43,6 +43,14 @@ def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve
     check_golden_answers(serve(any_case.folder, *options), any_case)
 
 
+@pytest.mark.parametrize("name", ["inttower_case", "cold_case"])
+def test_many_heads_and_a_single_tower_are_answered_as_eager_python_does(
+    name: str, serve: Serve, request: pytest.FixtureRequest
+) -> None:
+    case: Case = request.getfixturevalue(name)
+    check_golden_answers(serve(case.folder), case)
+
+
 def test_8_bit_tables_and_items_are_answered_as_eager_python_does(fit_bytes_case: Case, serve: Serve) -> None:
     check_golden_answers(serve(fit_bytes_case.folder), fit_bytes_case)
 
