@@ -57,7 +57,7 @@ def contrastive_interaction(
     """IntTower's contrastive interaction regulariser of each row (Li et al. 2022, section 3.4), [B]; 0 for a negative.
 
     InfoNCE from user to item: a positive's item is told from the items of all the other rows, positives and negatives alike, by its
-    cosine with the user. An item that occurs twice is not masked.
+    cosine with the user. An item that occurs twice is not masked. The rows are one rank's: more ranks, fewer negatives.
 
     Args:
         user_BC: the user tower's output, float [B, C].
