@@ -25,7 +25,7 @@ class COLDConfig:
     tower: TowerConfig = field(default_factory=TowerConfig)
     """Layers of the one network; a linear map to the logit follows them."""
     num_fields: int | None = None
-    """How many fields of user and item are kept, those of the largest mean weight (section 3.2); None: all. The first epoch trains
+    """How many fields of user and item are kept, those of the largest mean weight; None: all. The first epoch trains
     on all fields and settles which; what is evaluated, and served, knows the kept ones alone from the beginning."""
 
     def __post_init__(self) -> None:

@@ -111,7 +111,7 @@ class IntTower(nn.Module):
         return self.item_heads(item_BC).unflatten(1, (-1, self.head_dim))
 
     def score(self, user_BHP: torch.Tensor, item_BKVP: torch.Tensor) -> torch.Tensor:
-        """FE-Block (section 3.3): each user head's dot product with the best item head, over the heads of all layers; [B, K]."""
+        """FE-Block: each user head's dot product with the best item head, over the heads of all layers; [B, K]."""
         # one product for all candidates, rather than one each
         similarity_BHX = torch.matmul(user_BHP, item_BKVP.flatten(1, 2).transpose(1, 2))
         best_BHK = similarity_BHX.unflatten(2, (item_BKVP.shape[1], item_BKVP.shape[2])).amax(3)

@@ -54,7 +54,7 @@ def info_nce(one_BC: torch.Tensor, other_BC: torch.Tensor, *, temperature: float
 def contrastive_interaction(
     user_BC: torch.Tensor, item_BC: torch.Tensor, label_B: torch.Tensor, *, temperature: float
 ) -> torch.Tensor:
-    """IntTower's contrastive interaction regulariser of each row (Li et al. 2022, section 3.4), [B]; 0 for a negative.
+    """IntTower's contrastive interaction regulariser (CIR, Li et al. 2022) of each row, [B]; 0 for a negative.
 
     InfoNCE from user to item: a positive's item is told from the items of all the other rows, positives and negatives alike, by its
     cosine with the user. An item that occurs twice is not masked. The rows are one rank's: more ranks, fewer negatives.

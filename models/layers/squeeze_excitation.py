@@ -13,7 +13,7 @@ from models.layers.norm import BatchNorm
 
 
 class SqueezeExcitation(nn.Module):
-    """COLD's block (section 3.2): s = σ(W [e_1, …, e_M] + b) and v_m = s_m·e_m; a field's weight comes from all numbers of the row.
+    """COLD's feature selection block: s = σ(W [e_1, …, e_M] + b) and v_m = s_m·e_m; a weight comes from all of the row.
 
     It also selects fields (`select`), those whose weights were largest on average over the last training batches. Where `sees_all`
     is False, and in evaluation always, the others are 0, and weights don't depend on them.
@@ -68,7 +68,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class LightSE(nn.Module):
-    """IntTower's Light-SE (section 3.2): k = softmax(W z + b) with z_m the mean of e_m, and e_m + k_m·e_m.
+    """IntTower's Light-SE module: k = softmax(W z + b) with z_m the mean of e_m, and e_m + k_m·e_m.
 
     One layer of M² weights, where squeeze-and-excitation has two; fields compete, and the residual keeps what a weight of nearly 0
     would drop.
