@@ -6,8 +6,9 @@ contrastive loss takes the label for the positive's place in the batch, and is a
 it hardly counts. Mean ratings, which know the labels of the test set, are no features here.
 """
 
-# B rows, J history positions of the batch, D width of a position, U and A widths of the pooled user and item features,
-# L layers of a tower, C width of the last one, H = L·H_u user heads, V item heads, P head width, K candidates
+# B rows (score: any leading dimensions, which broadcast), J history positions of the batch, D width of a position, U and A widths
+# of the pooled user and item features, L layers of a tower, C width of the last one, H = L·H_u user heads, V item heads, P head
+# width, K candidates
 
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from models.layers.din import mean_pool
 from models.layers.mlp import Tower, TowerConfig
+from models.layers.similarity import sum_max
 from models.layers.squeeze_excitation import LightSE
 from models.losses import contrastive_interaction
 from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs
@@ -110,17 +112,14 @@ class IntTower(nn.Module):
         """[B, V, P]."""
         return self.item_heads(item_BC).unflatten(1, (-1, self.head_dim))
 
-    def score(self, user_BHP: torch.Tensor, item_BKVP: torch.Tensor) -> torch.Tensor:
-        """FE-Block: each user head's dot product with the best item head, over the heads of all layers; [B, K]."""
-        # one product for all candidates, rather than one each
-        similarity_BHX = torch.matmul(user_BHP, item_BKVP.flatten(1, 2).transpose(1, 2))
-        best_BHK = similarity_BHX.unflatten(2, (item_BKVP.shape[1], item_BKVP.shape[2])).amax(3)
-        return best_BHK.sum(1) + self.bias
+    def score(self, user_BHP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
+        """FE-Block: each user head of each layer with the item head that suits it best; [..., H, P] and [..., V, P] to [...]."""
+        return sum_max(user_BHP, item_BVP) + self.bias
 
     def forward(self, users: UserInputs, items: ItemInputs, label_B: torch.Tensor) -> ScoreForward:
         """Logit of each row and, in training, what its contrastive interaction adds to the loss; labels, 1 or 0, float [B]."""
         layers, item_BC = self.user_layers(users), self.item_tower(items)
-        logit_B = self.score(self.project_user(layers), self.project_item(item_BC).unsqueeze(1)).squeeze(1)
+        logit_B = self.score(self.project_user(layers), self.project_item(item_BC))
         auxiliary_B = torch.zeros_like(logit_B)
         if self.training:
             contrast_B = contrastive_interaction(layers[-1], item_BC, label_B, temperature=self.contrast_temperature)
@@ -146,7 +145,7 @@ class IntTower(nn.Module):
         item_BKVP: torch.Tensor,
     ) -> torch.Tensor:
         """Logits [B, K] of K candidates per user; index_BK, all 0, is not looked at."""
-        return self.score(user_B1HP[:, 0], item_BKVP)
+        return self.score(user_B1HP, item_BKVP)
 
     def schedule(self, step: int, steps_per_epoch: int) -> None:
         """Nothing of this model follows the step."""

@@ -1,6 +1,6 @@
 """The papers' losses."""
 
-# B rows, M items of the catalogue, K sampled candidates, C vector width
+# B rows, M items of the catalogue, K sampled candidates, C vector width, D width of a category's vector, G categories of a batch
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,29 @@ def adaptive_mimic(augmented_BC: torch.Tensor, other_BC: torch.Tensor, label_B: 
         label_B: y, 1 or 0, float [B].
     """
     return (label_B.unsqueeze(1) * (augmented_BC - other_BC.detach())).float().square().sum(1)
+
+
+def category_alignment(item_BC: torch.Tensor, category_BD: torch.Tensor, *, min_rows: int) -> torch.Tensor:
+    """DAT's category alignment loss (Yu et al. 2021, section 3.3), a float32 scalar: Σ_g |C(S_major) − C(S_g)|², Frobenius.
+
+    C(S_g) is the covariance of the item tower's outputs for the batch's rows of category g; the major category is the one with the
+    most rows, the others are drawn to its distribution and it to theirs.
+
+    Args:
+        item_BC: the item tower's outputs, float [B, C].
+        category_BD: [B, D]; rows are of one category where they are equal.
+        min_rows: rows that a category needs, at least 2; one with fewer is left out. 0 is the loss without two such categories.
+    """
+    _, group_B, count_G = torch.unique(category_BD, dim=0, return_inverse=True, return_counts=True)
+    item_BC = item_BC.float()
+    num_groups, width = count_G.shape[0], item_BC.shape[1]
+    mean_GC = item_BC.new_zeros(num_groups, width).index_add(0, group_B, item_BC) / count_G.unsqueeze(1)
+    centred_BC = item_BC - mean_GC.index_select(0, group_B)
+    product_BX = (centred_BC.unsqueeze(2) * centred_BC.unsqueeze(1)).flatten(1)
+    sum_GX = item_BC.new_zeros(num_groups, width * width).index_add(0, group_B, product_BX)
+    covariance_GX = sum_GX / (count_G - 1).clamp(min=1).unsqueeze(1)
+    distance_G = (covariance_GX - covariance_GX[count_G.argmax()]).square().sum(1)
+    return distance_G.masked_fill(count_G < min_rows, 0.0).sum()
 
 
 def gaussian_kl(mean_XC: torch.Tensor, log_variance_XC: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ class TwoTower(nn.Module):
     Args:
         config: hyper-parameters.
         dims: widths of the inputs.
+        scorer: another late interaction than the dot product, one of models.layers.similarity's kind.
         device: where the parameters live.
 
     Example::
@@ -36,11 +37,18 @@ class TwoTower(nn.Module):
         logit_B, _ = model(users, items, label_B)
     """
 
-    def __init__(self, config: TwoTowerConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: TwoTowerConfig,
+        *,
+        dims: InputDims,
+        scorer: nn.Module | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
         self.user_mlp = Tower(config.tower, input_dim=dims.profile + dims.position, device=device)
         self.item_mlp = Tower(config.tower, input_dim=dims.attributes + dims.position, device=device)
-        self.scorer = DotProduct(device=device)
+        self.scorer = DotProduct(device=device) if scorer is None else scorer
 
     def user_tower(self, users: UserInputs) -> torch.Tensor:
         """h_u before its L2 norm, [B, C]."""
@@ -57,7 +65,7 @@ class TwoTower(nn.Module):
 
     @torch.jit.export
     def all_user_vectors(self, users: UserInputs) -> torch.Tensor:
-        """The user's one vector in the shape that models with meta queries have, [B, 1, 1, C]."""
+        """The user's vector in the shape that models with meta queries have, [B, 1, H, P]."""
         return self.scorer.project_user(self.user_tower(users)).unsqueeze(1)
 
     @torch.jit.export
@@ -81,4 +89,4 @@ class TwoTower(nn.Module):
 
     def log_values(self) -> dict[str, float]:
         """Scale and bias of the dot product."""
-        return {"scale": self.scorer.log_scale.exp().item(), "bias": self.scorer.bias.item()}
+        return self.scorer.log_values()

@@ -75,9 +75,9 @@ class ScoreLossRecorder:
         self._auxiliary.add(out.auxiliary_B)
 
     def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
-        """BinaryRecorder.compute, and auxiliary (the model's further losses with their weights), NaN over 0 rows."""
+        """BinaryRecorder.compute, and auxiliary (the model's further losses with their weights) unless it is 0; NaN over 0 rows."""
         (auxiliary,), _ = self._auxiliary.compute(process_group)
-        return self._binary.compute(process_group) | {"auxiliary": auxiliary}
+        return self._binary.compute(process_group) | ({} if auxiliary == 0 else {"auxiliary": auxiliary})
 
 
 class RankRecorder:

@@ -13,16 +13,11 @@ from kernels.dispatch import uses_triton
 from kernels.lss_score import LSSWeights, StoredItems, lss_score, score_stored, unsupported
 
 
-class DotProduct(nn.Module):
-    """Cosine of the towers' outputs (eq. 2-3) with a learned scale and bias: e^s·(cos + b).
+class ScaledCosine(nn.Module):
+    """What makes a logit of a cosine: e^s·(cos + b), learned.
 
     A bare cosine bounds the logit to [-1, 1] and the cross-entropy to at least 0.313. The scale is learned as a logarithm and the
     bias in units of the cosine, so that steps of 1e-3 move both; the start is 10·(cos − 0.5): two ReLU towers' cosine is in [0, 1].
-
-    Example::
-
-        scorer = DotProduct()
-        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
     """
 
     def __init__(self, *, device: torch.device | None = None) -> None:
@@ -37,6 +32,30 @@ class DotProduct(nn.Module):
         nn.init.constant_(self.bias, -0.5)
 
     @torch.jit.export
+    def scaled(self, cosine_B: torch.Tensor) -> torch.Tensor:
+        """[...] to [...] logits."""
+        return self.log_scale.exp() * (cosine_B + self.bias)
+
+    def log_values(self) -> dict[str, float]:
+        """Scale and bias."""
+        return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}
+
+
+def sum_max(user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
+    """FIT eq. 10: for each user head the largest dot product with an item head, summed; [..., U, P] and [..., V, P] to [...]."""
+    return torch.matmul(user_BUP, item_BVP.transpose(-1, -2)).amax(-1).sum(-1)  # eq. 10
+
+
+class DotProduct(ScaledCosine):
+    """Cosine of the towers' outputs (eq. 2-3) with a learned scale and bias.
+
+    Example::
+
+        scorer = DotProduct()
+        scorer(torch.randn(8, 128), torch.randn(8, 128))  # [8]
+    """
+
+    @torch.jit.export
     def project_user(self, user_BC: torch.Tensor) -> torch.Tensor:
         """[B, C] to [B, 1, C], L2-normalised (eq. 2)."""
         return F.normalize(user_BC, dim=1, eps=1e-6).unsqueeze(1)
@@ -49,8 +68,7 @@ class DotProduct(nn.Module):
     @torch.jit.export
     def score(self, user_B1C: torch.Tensor, item_B1C: torch.Tensor) -> torch.Tensor:
         """[..., 1, C] twice to [...] logits."""
-        cosine_B = (user_B1C * item_B1C).sum(-1).squeeze(-1)  # eq. 3
-        return self.log_scale.exp() * (cosine_B + self.bias)
+        return self.scaled((user_B1C * item_B1C).sum(-1).squeeze(-1))  # eq. 3
 
     def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
         """[B, C] twice to [B] logits."""
@@ -105,7 +123,7 @@ class SumMax(MultiHead):
     @torch.jit.export
     def score(self, user_BUP: torch.Tensor, item_BVP: torch.Tensor) -> torch.Tensor:
         """[..., U, P] and [..., V, P] to [...] logits."""
-        return torch.matmul(user_BUP, item_BVP.transpose(-1, -2)).amax(-1).sum(-1)  # eq. 10
+        return sum_max(user_BUP, item_BVP)
 
     def forward(self, user_BC: torch.Tensor, item_BC: torch.Tensor) -> torch.Tensor:
         """[B, C] twice to [B] logits."""

@@ -125,14 +125,14 @@ def take(batch: Batch, rows: Sequence[int]) -> Batch:
 
 
 DIMS = InputDims(
-    profile=8,
-    attributes=4,
-    position=8,
+    profile=32,
+    attributes=16,
+    position=32,
     history_len=6,
     context=(("hist_time_lag", 5),),
-    profile_fields=(("user", 4), ("tags", 4)),
-    attribute_fields=(("shop", 4),),
-    position_fields=(("item", 4), ("category", 4)),
+    profile_fields=(("user", 16), ("tags", 16)),
+    attribute_fields=(("shop", 16),),
+    position_fields=(("item", 16), ("category", 16)),
 )
 
 
@@ -170,7 +170,7 @@ class TaskKind:
 
 
 KINDS = {
-    PreRankingTask: TaskKind(schema=SCHEMA, embeddings=EmbeddingConfig(dim=4), dims=DIMS),
+    PreRankingTask: TaskKind(schema=SCHEMA, embeddings=EmbeddingConfig(dim=16), dims=DIMS),
     # the defaults of matching models are for item vectors of width 32 without pooled item features
     MatchingTask: TaskKind(
         schema=NEXT_ITEM_SCHEMA,

@@ -63,7 +63,7 @@ def test_each_field_is_weighted_by_all_fields_of_user_and_item():
     row_BX = torch.cat([model.user_row(users), model.item_row(items)], dim=1)
     weight_BM = torch.sigmoid(row_BX @ model.excitation.excitation.weight.t() + model.excitation.excitation.bias)
     assert weight_BM.shape == (5, len(NAMES))
-    torch.testing.assert_close(seen[0], row_BX * weight_BM.repeat_interleave(4, dim=1))
+    torch.testing.assert_close(seen[0], row_BX * weight_BM.repeat_interleave(DIMS.profile_fields[0][1], dim=1))
 
 
 def test_a_users_and_an_items_vectors_are_their_fields_and_the_scorer_is_the_network():

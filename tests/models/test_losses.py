@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.losses import full_softmax, mixed_log_expected_count, sampled_softmax
+from models.losses import category_alignment, full_softmax, mixed_log_expected_count, sampled_softmax
 
 
 def vectors(
@@ -227,3 +227,43 @@ def test_sampled_softmax_refuses_what_makes_no_sense() -> None:
         mixed_log_expected_count(target_B, torch.zeros(5), num_in_batch=0, num_uniform=0)
     with pytest.raises(ValueError, match="log_q_M has shape"):
         mixed_log_expected_count(target_B, torch.zeros(5, 1), num_in_batch=1, num_uniform=0)
+
+
+def alignment_in_a_loop(item_BC: torch.Tensor, category_B: torch.Tensor, *, min_rows: int) -> torch.Tensor:
+    groups = [item_BC[category_B == category] for category in category_B.unique()]
+    major = torch.cov(max(groups, key=len).t())
+    return sum((torch.cov(group.t()) - major).square().sum() for group in groups if len(group) >= min_rows)
+
+
+def test_category_alignment_equals_its_loop_form_and_leaves_small_categories_out() -> None:
+    torch.manual_seed(0)
+    item_BC, category_B = torch.randn(30, 5), torch.tensor([0] * 12 + [1] * 9 + [2] * 6 + [3] * 2 + [4])[torch.randperm(30)]
+    vector_BD = torch.randn(5, 3)[category_B]
+    found = [category_alignment(item_BC, vector_BD, min_rows=rows) for rows in (2, 3, 7)]
+    for rows, loss in zip((2, 3, 7), found, strict=True):
+        torch.testing.assert_close(loss, alignment_in_a_loop(item_BC, category_B, min_rows=rows))
+    assert found[0] > found[1] > found[2] > 0
+    assert category_alignment(item_BC, vector_BD, min_rows=10).item() == 0
+
+
+def test_category_alignment_is_0_for_equal_covariances_wherever_the_means_are_and_its_gradient_brings_them_closer() -> None:
+    torch.manual_seed(0)
+    major_XC = torch.randn(8, 4)
+    category_B1 = torch.tensor([0] * 8 + [1] * 8 + [2]).unsqueeze(1)
+    equal_BC = torch.cat([major_XC, 3.0 - major_XC, torch.randn(1, 4)])
+    assert category_alignment(equal_BC, category_B1, min_rows=2).item() < 1e-10
+    item_BC = torch.cat([major_XC, 0.2 * torch.randn(8, 4), torch.randn(1, 4)]).requires_grad_()
+    losses = []
+    for _ in range(50):
+        losses.append(category_alignment(item_BC, category_B1, min_rows=2))
+        (gradient_BC,) = torch.autograd.grad(losses[-1], item_BC)
+        item_BC = (item_BC - 0.1 * gradient_BC).detach().requires_grad_()
+    assert losses[-1] < 0.2 * losses[0]
+    assert not gradient_BC[-1].any()
+
+
+def test_category_alignment_of_bfloat16_outputs_is_float32() -> None:
+    item_BC, category_B1 = torch.randn(20, 4).bfloat16(), (torch.arange(20) % 3).unsqueeze(1)
+    found = category_alignment(item_BC, category_B1, min_rows=2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, category_alignment(item_BC.float(), category_B1, min_rows=2))

@@ -54,7 +54,7 @@ def test_world_size_below_one_is_refused():
 class Priced(nn.Module):
     """Logits of 0, and each row's label as its further loss."""
 
-    def forward(self, users, items, label_B):
+    def forward(self, _users, _items, label_B):
         return ScoreForward(torch.zeros_like(label_B), label_B)
 
 

@@ -42,7 +42,7 @@ def test_every_kind_of_task_has_recorders_that_take_its_outputs(task_class: type
     recorder.add(out)
     values = recorder.compute()
     assert values["num_rows"] == 40
-    assert values["loss"] + values["auxiliary"] == pytest.approx(loss.item(), rel=1e-5)
+    assert values["loss"] + values.get("auxiliary", 0.0) == pytest.approx(loss.item(), rel=1e-5)
     recorder = evaluation_recorder(task)
     assert type(recorder) is evaluation
     recorder.add(evaluate(task, batch))
@@ -61,6 +61,12 @@ def test_binary_recorders_are_binary_metrics_and_call_their_logloss_the_loss() -
     expected = metrics.compute()
     assert recorder.compute() == expected | {"loss": expected["logloss"]}
     assert training.compute() == recorder.compute() | {"auxiliary": 0.5}
+
+
+def test_a_model_without_further_losses_has_none_to_show() -> None:
+    recorder = ScoreLossRecorder()
+    recorder.add(TrainOut(torch.tensor(0.0), torch.randn(4), torch.zeros(4), torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.arange(4)))
+    assert "auxiliary" not in recorder.compute()
 
 
 def test_rank_recorder_is_ranking_metrics_of_ranks_and_softmax_losses() -> None:

@@ -14,9 +14,7 @@ from pathlib import Path
 from dataloaders.loader import LoaderConfig
 from dataloaders.negatives import NegativeConfig
 from models import ModelConfig
-from models.cold import COLDConfig
 from models.fit import FITConfig
-from models.inttower import IntTowerConfig
 from models.layers.mlp import TowerConfig
 from models.two_tower import TwoTowerConfig
 from trainer.config import LoopConfig, RunConfig
@@ -111,33 +109,3 @@ def fit_ml1m_rating() -> RunConfig:
 def two_tower_ml1m_rating() -> RunConfig:
     """Two-Tower on the labelled ratings (prepared with --task rating into data/ml1m_rating), Adam for everything."""
     return _rating(recipe="two_tower_ml1m_rating", model=TwoTowerConfig(tower=TOWER))
-
-
-def cold_ml1m() -> RunConfig:
-    """COLD with TorchRec-sharded tables."""
-    return _sharded(recipe="cold_ml1m", model=COLDConfig(tower=TOWER))
-
-
-def cold_ml1m_adam() -> RunConfig:
-    """COLD with the paper's Adam for everything."""
-    return _adam(recipe="cold_ml1m_adam", model=COLDConfig(tower=TOWER))
-
-
-def cold_ml1m_paper() -> RunConfig:
-    """COLD in the set-up of FIT's section 5.1.4."""
-    return _paper(recipe="cold_ml1m_paper", model=COLDConfig())
-
-
-def inttower_ml1m() -> RunConfig:
-    """IntTower with TorchRec-sharded tables."""
-    return _sharded(recipe="inttower_ml1m", model=IntTowerConfig(tower=TOWER))
-
-
-def inttower_ml1m_adam() -> RunConfig:
-    """IntTower with the paper's Adam for everything."""
-    return _adam(recipe="inttower_ml1m_adam", model=IntTowerConfig(tower=TOWER))
-
-
-def inttower_ml1m_paper() -> RunConfig:
-    """IntTower in the set-up of FIT's section 5.1.4."""
-    return _paper(recipe="inttower_ml1m_paper", model=IntTowerConfig())

@@ -30,19 +30,6 @@ def two_tower_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return train(small_pre_ranking("two_tower_demo", small_demo, tmp_path_factory.mktemp("two_tower_run")))
 
 
-@pytest.fixture(scope="session")
-def inttower_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """IntTower with 2 heads for each of two user layers and 3 item heads."""
-    heads = ("--model.num-user-heads", "2", "--model.num-item-heads", "3", "--model.head-dim", "5")
-    return train(small_pre_ranking("inttower_ml1m_adam", small_demo, tmp_path_factory.mktemp("inttower_run"), *heads))
-
-
-@pytest.fixture(scope="session")
-def cold_run(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """COLD that keeps three fields."""
-    return train(small_pre_ranking("cold_ml1m_adam", small_demo, tmp_path_factory.mktemp("cold_run"), "--model.num-fields", "3"))
-
-
 def case(run: RunConfig, folder: Path, **options: object) -> Case:
     return Case(run, folder / "artefact", export(run, folder / "artefact", **options))
 
@@ -57,14 +44,37 @@ def two_tower_case(two_tower_run: RunConfig, tmp_path_factory: pytest.TempPathFa
     return case(two_tower_run, tmp_path_factory.mktemp("two_tower_case"))
 
 
-@pytest.fixture(scope="session")
-def inttower_case(inttower_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return case(inttower_run, tmp_path_factory.mktemp("inttower_case"))
+def baseline_case(recipe: str, data: Path, folder: Path, *overrides: str) -> Case:
+    """Of a recipe on MovieLens-1M, on the demo data."""
+    demo = ("--loader.negatives.kind", "none", "--loader.batch-size", "1024")
+    return case(train(small_pre_ranking(recipe, data, folder, *demo, *overrides)), folder)
 
 
 @pytest.fixture(scope="session")
-def cold_case(cold_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return case(cold_run, tmp_path_factory.mktemp("cold_case"))
+def dat_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """DAT with augmented vectors of width 5 in rows of width 8."""
+    widths = ("--model.augmented-dim", "5", "--model.category-rows", "2")
+    return baseline_case("dat_ml1m", small_demo, tmp_path_factory.mktemp("dat_case"), *widths)
+
+
+@pytest.fixture(scope="session")
+def ranktower_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """RankTower with 2 user heads and 3 item heads."""
+    heads = ("--model.num-item-heads", "3", "--model.head-dim", "6")
+    return baseline_case("ranktower_ml1m", small_demo, tmp_path_factory.mktemp("ranktower_case"), *heads)
+
+
+@pytest.fixture(scope="session")
+def inttower_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """IntTower with 2 heads for each of two user layers and 3 item heads."""
+    heads = ("--model.num-user-heads", "2", "--model.num-item-heads", "3", "--model.head-dim", "5")
+    return baseline_case("inttower_ml1m", small_demo, tmp_path_factory.mktemp("inttower_case"), *heads)
+
+
+@pytest.fixture(scope="session")
+def cold_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """COLD that keeps three fields."""
+    return baseline_case("cold_ml1m", small_demo, tmp_path_factory.mktemp("cold_case"), "--model.num-fields", "3")
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +109,7 @@ def any_case(request: pytest.FixtureRequest) -> Case:
     return request.getfixturevalue(f"{request.param}_case")
 
 
-@pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff", "fit_bytes", "t2diff_triton"])
+@pytest.fixture(scope="session", params=["fit", "two_tower", "dat", "ranktower", "t2diff", "fit_bytes", "t2diff_triton"])
 def every_case(request: pytest.FixtureRequest) -> Case:
-    """The artefacts of all forms in turn."""
+    """The artefacts of all models and forms in turn."""
     return request.getfixturevalue(f"{request.param}_case")

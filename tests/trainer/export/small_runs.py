@@ -25,13 +25,12 @@ def train(config: RunConfig) -> RunConfig:
 
 
 def small_pre_ranking(recipe: str, data: Path, runs: Path, *overrides: str) -> RunConfig:
-    """A run of a pre-ranking recipe on labelled data, with narrow towers and one epoch, in this process."""
+    """A run of a pre-ranking recipe with narrow towers and one epoch."""
     return parse_run_config(
         [
             *("--recipe", recipe, "--data", str(data), "--runs", str(runs)),
             *("--embeddings.dim", "8", "--embeddings.init-std", "0.3", "--model.tower.hidden-dims", "24", "16"),
-            *("--loop.max-epochs", "1", "--loop.tensorboard", "False", "--loop.device", "cpu"),
-            *("--loader.negatives.kind", "none", "--loader.batch-size", "1024"),
+            *("--loop.max-epochs", "1", "--loop.tensorboard", "False"),
             *overrides,
         ]
     )

@@ -36,6 +36,8 @@ def test_models_of_both_tasks_are_exported_here(fit_case: Case, two_tower_case: 
         ("fit_case", MODULES | {"item_index.bin", "query_group.bin"}),
         ("fit_bytes_case", MODULES | {"item_index.bin", "query_group.bin", "item_scales.bin"}),
         ("two_tower_case", MODULES),
+        ("dat_case", MODULES),
+        ("ranktower_case", MODULES),
         ("t2diff_case", MODULES | INDEX),
     ],
 )
