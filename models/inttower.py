@@ -39,8 +39,8 @@ class IntTowerConfig:
     """H_v; with head_dim 64 an item takes 8 times as many numbers as Two-Tower's 128, as FIT's Table 2 has it."""
     head_dim: int = 64
     """P."""
-    contrast_weight: float = 0.1
-    """Of the contrastive interaction regulariser, beside the cross-entropy; both are means over all rows."""
+    contrast_weight: float = 1.0
+    """Of the contrastive interaction regulariser, beside the cross-entropy; both are means over all rows, negatives too."""
     contrast_temperature: float = 0.07
     """What the regulariser's cosines are divided by; the authors' program."""
 
