@@ -28,7 +28,7 @@ class DATConfig:
     """
 
     tower: TowerConfig = field(default_factory=lambda: TowerConfig(hidden_dims=(300, 300)))
-    """Both towers' layers but the last, whose width is that of the augmented vectors."""
+    """Both towers' layers but the last, a linear map to the width of the augmented vectors: these may have either sign."""
     augmented_dim: int | None = None
     """C, less than the width of a table's row; None: half of it."""
     user_mimic_weight: float = 0.5
@@ -43,6 +43,8 @@ class DATConfig:
     """Rows of a batch that a category needs to be aligned. Two have a covariance; of fewer than C rows it is mostly chance."""
 
     def __post_init__(self) -> None:
+        if not self.tower.last_activation:
+            raise ValueError("DATConfig.tower.last_activation=False, expected True: a linear map follows these layers, as it is")
         if self.augmented_dim is not None and self.augmented_dim < 1:
             raise ValueError(f"DATConfig.augmented_dim={self.augmented_dim}, expected at least 1, or None")
         for name in ("user_mimic_weight", "item_mimic_weight", "alignment_weight"):
@@ -53,7 +55,7 @@ class DATConfig:
 
 
 class DAT(nn.Module):
-    """Two-Tower over widened inputs: [a_u, user features] and [a_v, item features].
+    """Two-Tower over widened inputs, [a_u, user features] and [a_v, item features], with narrower outputs.
 
     An id's row of its table holds both of its vectors: the first C numbers are the augmented vector, the other E are the embedding.
     So the user's id comes first among the pooled user features and the item's id first among the features that behaviours have
@@ -97,7 +99,7 @@ class DAT(nn.Module):
             total // self.row_dim * (self.row_dim - self.dim) for total in (dims.profile, dims.attributes, dims.position)
         ]
         self.towers = TwoTower(
-            TwoTowerConfig(tower=replace(config.tower, hidden_dims=(*config.tower.hidden_dims, self.dim))),
+            TwoTowerConfig(tower=replace(config.tower, hidden_dims=(*config.tower.hidden_dims, self.dim), last_activation=False)),
             dims=InputDims(profile=self.dim + profile, attributes=self.dim + attributes, position=position),
             device=device,
         )

@@ -22,7 +22,7 @@ DIMS = dataclasses.replace(
     position_fields=(("item", ROW), ("category", ROW)),
 )
 LABELS = torch.tensor([1.0, 0.0, 1.0, 0.0])
-TOWER = TowerConfig(hidden_dims=(24,), last_activation=False)
+TOWER = TowerConfig(hidden_dims=(24,))
 
 
 def build(*, dims=DIMS, **options):
@@ -131,6 +131,17 @@ def test_without_a_width_half_of_a_row_is_the_augmented_vector():
 def test_inputs_that_lack_something_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_a_tower_without_its_last_activation_is_refused():
+    with pytest.raises(ValueError, match=r"DATConfig.tower.last_activation=False, expected True"):
+        build(tower=TowerConfig(last_activation=False))
+
+
+def test_vectors_have_numbers_of_either_sign():
+    model, (users, items) = build().eval(), inputs()
+    for vectors in (model.all_user_vectors(users), model.item_vectors(items).item_BHP):
+        assert vectors.min() < 0 < vectors.max()
 
 
 @pytest.mark.parametrize(
