@@ -1,8 +1,8 @@
 """MovieLens-1M, FIT's protocol: the other models of its Table 1, in the set-ups of the two-tower's recipes of the same ending.
 
 IntTower's weight of the contrastive interaction was chosen among four by the training AUC of `inttower_ml1m_paper`, each row seen
-once (one seed; steps 101 to 150, then 251 to 300): .889 and .923 with 1, .882 and .911 with 0.1; at the first .885 with 3, .870 with 0.
-No head number was searched: two heads a layer gave .888 with 0.1, sixteen are FIT's storage.
+once (one seed). Steps 101 to 150: .870 with 0, .882 with 0.1, .889 with 1, .885 with 3; 251 to 300: .911 with 0.1, .923 with 1.
+No number of heads was searched: two a layer gave .888 with 0.1, sixteen have the storage of FIT's Table 2.
 """
 
 import dataclasses
