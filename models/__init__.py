@@ -12,6 +12,7 @@ from dataloaders.batch import Catalogue
 from dataloaders.schema import Schema
 from models.bert4rec import BERT4Rec, BERT4RecConfig
 from models.caser import Caser, CaserConfig
+from models.cold import COLD, COLDConfig
 from models.contrastvae import ContrastVAE, ContrastVAEConfig
 from models.dat import DAT, DATConfig
 from models.dat_plus import DATPlus, DATPlusConfig
@@ -20,6 +21,7 @@ from models.embeddings import EmbeddingConfig, FeatureEmbeddings
 from models.fit import FIT, FITConfig
 from models.gru4rec import GRU4Rec, GRU4RecConfig
 from models.hstu import HSTU, HSTUConfig
+from models.inttower import IntTower, IntTowerConfig
 from models.ranktower import RankTower, RankTowerConfig
 from models.regular_two_tower import RegularTwoTower, RegularTwoTowerConfig
 from models.sasrec import SASRec, SASRecConfig
@@ -46,6 +48,7 @@ class ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     "bert4rec": ModelSpec(config_class=BERT4RecConfig, model_class=BERT4Rec, task_class=MatchingTask),
     "caser": ModelSpec(config_class=CaserConfig, model_class=Caser, task_class=MatchingTask),
+    "cold": ModelSpec(config_class=COLDConfig, model_class=COLD, task_class=PreRankingTask),
     "contrastvae": ModelSpec(config_class=ContrastVAEConfig, model_class=ContrastVAE, task_class=MatchingTask),
     "dat": ModelSpec(config_class=DATConfig, model_class=DAT, task_class=PreRankingTask),
     "dat_plus": ModelSpec(config_class=DATPlusConfig, model_class=DATPlus, task_class=MatchingTask),
@@ -53,6 +56,7 @@ MODELS: dict[str, ModelSpec] = {
     "fit": ModelSpec(config_class=FITConfig, model_class=FIT, task_class=PreRankingTask),
     "gru4rec": ModelSpec(config_class=GRU4RecConfig, model_class=GRU4Rec, task_class=MatchingTask),
     "hstu": ModelSpec(config_class=HSTUConfig, model_class=HSTU, task_class=MatchingTask),
+    "inttower": ModelSpec(config_class=IntTowerConfig, model_class=IntTower, task_class=PreRankingTask),
     "ranktower": ModelSpec(config_class=RankTowerConfig, model_class=RankTower, task_class=PreRankingTask),
     "regular_two_tower": ModelSpec(config_class=RegularTwoTowerConfig, model_class=RegularTwoTower, task_class=MatchingTask),
     "sasrec": ModelSpec(config_class=SASRecConfig, model_class=SASRec, task_class=MatchingTask),

@@ -74,6 +74,24 @@ def info_nce(one_BC: torch.Tensor, other_BC: torch.Tensor, *, temperature: float
     return 0.5 * (score_BB.logsumexp(0) + score_BB.logsumexp(1)) - score_BB.diagonal()
 
 
+def contrastive_interaction(
+    user_BC: torch.Tensor, item_BC: torch.Tensor, label_B: torch.Tensor, *, temperature: float
+) -> torch.Tensor:
+    """IntTower's contrastive interaction regulariser (CIR, Li et al. 2022) of each row, [B]; 0 for a negative.
+
+    InfoNCE from user to item: a positive's item is told from the items of all the other rows, positives and negatives alike, by its
+    cosine with the user. An item that occurs twice is not masked. The rows are one rank's: more ranks, fewer negatives.
+
+    Args:
+        user_BC: the user tower's output, float [B, C].
+        item_BC: the item tower's output, float [B, C].
+        label_B: 1 or 0, float [B].
+        temperature: what cosines are divided by.
+    """
+    score_BB = F.normalize(user_BC, dim=1) @ F.normalize(item_BC, dim=1).t() / temperature
+    return label_B * (score_BB.logsumexp(1) - score_BB.diagonal())
+
+
 def full_softmax(
     user_BC: torch.Tensor, item_MC: torch.Tensor, target_B: torch.Tensor, *, chunk_items: int, backend: Backend = "auto"
 ) -> torch.Tensor:

@@ -140,6 +140,24 @@ class InputDims:
             if fields and sum(field_width for _, field_width in fields) != width:
                 raise ValueError(f"InputDims.{name}_fields={fields}, expected widths that sum up to {width}")
 
+    @property
+    def user_fields(self) -> tuple[tuple[str, int], ...]:
+        """(name, width) of profile_BU's fields and then of the pooled history's; ValueError where the fields are not known."""
+        self._check_known("profile", self.profile, self.profile_fields)
+        self._check_known("position", self.position, self.position_fields)
+        return (*self.profile_fields, *((f"history of {name}", width) for name, width in self.position_fields))
+
+    @property
+    def item_fields(self) -> tuple[tuple[str, int], ...]:
+        """(name, width) of attributes_BA's fields and then of item_BD's; ValueError where the fields are not known."""
+        self._check_known("attribute", self.attributes, self.attribute_fields)
+        self._check_known("position", self.position, self.position_fields)
+        return (*self.attribute_fields, *self.position_fields)
+
+    def _check_known(self, name: str, width: int, fields: tuple[tuple[str, int], ...]) -> None:
+        if width > 0 and not fields:
+            raise ValueError(f"InputDims.{name}_fields=(), but the model weights fields: name those of the {width} columns")
+
     def context_column(self, wanted: str | None, *, named_by: str, without: str) -> int:
         """The column of context_JF with history feature `wanted`, -1 for None.
 

@@ -55,6 +55,8 @@ class Tower(nn.Module):
     def __init__(self, config: TowerConfig, *, input_dim: int, device: torch.device | None = None) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        self.ends: list[int] = []
+        """Place in `layers` of the last module of each width."""
         for depth, output_dim in enumerate(config.hidden_dims):
             last = depth == len(config.hidden_dims) - 1
             bare = last and not config.last_activation
@@ -65,12 +67,23 @@ class Tower(nn.Module):
                 layers.append(nn.ReLU())
             if config.dropout > 0 and not last:
                 layers.append(nn.Dropout(config.dropout))
+            self.ends.append(len(layers) - 1)
             input_dim = output_dim
         self.layers = nn.Sequential(*layers)
 
     def forward(self, input_BI: torch.Tensor) -> torch.Tensor:
         """[B, I] to [B, C]."""
         return self.layers(input_BI)
+
+    def every_layer(self, input_BI: torch.Tensor) -> list[torch.Tensor]:
+        """What comes out of each width's layers, the first one's first, [B, width] each; the last is what `forward` returns."""
+        outputs: list[torch.Tensor] = []
+        hidden_BX = input_BI
+        for place, layer in enumerate(self.layers):
+            hidden_BX = layer(hidden_BX)
+            if place in self.ends:
+                outputs.append(hidden_BX)
+        return outputs
 
 
 def _norm(norm: Norm, num_channels: int, device: torch.device | None) -> list[nn.Module]:

@@ -1,12 +1,14 @@
 """The losses of augmented and of latent vectors."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from models.losses import adaptive_mimic, gaussian_kl, info_nce
+from models.losses import adaptive_mimic, contrastive_interaction, gaussian_kl, info_nce
 
 
 def normal(*shape, seed=0):
@@ -56,3 +58,31 @@ def test_info_nce_of_a_single_row_and_of_rows_without_content_is_finite():
     loss_B.sum().backward()
     torch.testing.assert_close(loss_B, torch.full((3,), math.log(3)))
     assert torch.isfinite(empty_BC.grad).all()
+
+
+def test_the_contrastive_interaction_tells_a_positives_item_from_the_batchs_and_says_nothing_of_a_negative():
+    user_BC, item_BC = normal(5, 3), normal(5, 3, seed=1)
+    label_B = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
+    loss_B = contrastive_interaction(user_BC, item_BC, label_B, temperature=0.2)
+    cosine_BB = F.cosine_similarity(user_BC[:, None], item_BC[None], dim=2)
+    expected_B = F.cross_entropy(cosine_BB / 0.2, torch.arange(5), reduction="none")
+    torch.testing.assert_close(loss_B, expected_B * label_B)
+
+
+def test_the_contrastive_interaction_falls_when_the_positive_comes_closer():
+    user_BC, item_BC = normal(6, 4), normal(6, 4, seed=1)
+    label_B = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    losses = []
+    for share in (0.0, 0.3, 0.7, 1.0):
+        closer_BC = item_BC.clone()
+        closer_BC[1] = (1 - share) * item_BC[1] + share * user_BC[1]
+        losses.append(contrastive_interaction(user_BC, closer_BC, label_B, temperature=0.1).sum().item())
+    assert all(farther > closer > 0 for farther, closer in pairwise(losses))
+
+
+def test_the_contrastive_interaction_teaches_both_sides():
+    user_BC, item_BC = normal(4, 3).requires_grad_(), normal(4, 3, seed=1).requires_grad_()
+    contrastive_interaction(user_BC, item_BC, torch.tensor([1.0, 0.0, 1.0, 0.0]), temperature=0.1).sum().backward()
+    assert (user_BC.grad[::2] != 0).all()
+    assert torch.equal(user_BC.grad[1::2], torch.zeros(2, 3)), "the user of a negative is no anchor"
+    assert (item_BC.grad != 0).all(), "the item of a negative is one that positives are told from"

@@ -16,6 +16,8 @@ PREFIXES = {
     "TwoTower": ("two_tower_",),
     "DAT": ("dat_ml1m",),
     "RankTower": ("ranktower_",),
+    "COLD": ("cold_",),
+    "IntTower": ("inttower_",),
     "T2Diff": ("t2diff_", "mixed_attention_"),
     "SASRec": ("sasrec_",),
     "GRU4Rec": ("gru4rec_",),

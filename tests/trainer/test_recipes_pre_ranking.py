@@ -18,7 +18,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "fit_no_self_attention_ml1m_paper": {"model.meta_query.query_attention": "none"},
 }
 """Recipe -> all that it has of its own beside fit_ml1m_paper."""
-MODELS = ("fit", "dat", "ranktower")
+MODELS = ("fit", "dat", "ranktower", "cold", "inttower")
 SET_UPS = [name.removeprefix(BASELINE) for name in RECIPES if name.startswith(BASELINE)]
 OWN = {"dat": {"embeddings.dim": 48}}
 """Model -> what it has of its own beside the model: DAT's rows hold two vectors."""

@@ -13,7 +13,7 @@ from models.tasks import EVALUATION_SEED, MatchingTask
 from models.types import InputDims, UserInputs
 from trainer.errors import UserError
 from trainer.evaluation import LoadedRun
-from trainer.export.signature import InputFeature, Task, UserSignature
+from trainer.export.signature import InputFeature, StoreContent, Task, UserSignature
 from trainer.export.towers import (
     DotScorer,
     MatchingItems,
@@ -67,6 +67,11 @@ class RunParts(NamedTuple):
     def noise_size(self) -> int:
         """X."""
         return getattr(self.model, "serving_noise_size", 0)
+
+    @property
+    def store_content(self) -> StoreContent:
+        """What the item store holds."""
+        return "inputs" if getattr(self.model, "single_tower", False) else "vectors"
 
     @property
     def seed(self) -> int:

@@ -7,6 +7,7 @@ Task = Literal["pre_ranking", "matching"]
 TableForm = Literal["inside", "quantised", "outside"]
 VectorType = Literal["float32", "float16", "int8"]
 IndexType = Literal["uint8", "uint16"]
+StoreContent = Literal["vectors", "inputs"]
 Layout = Literal["plain", "triton"]
 PackageDevice = Literal["cpu", "cuda"]
 ModuleForm = Literal["torchscript", "aoti"]
@@ -74,6 +75,8 @@ class StoreSignature:
     """Of item_vectors.bin [M, H_v·P]; int8 comes with item_scales.bin."""
     index_dtype: IndexType | None
     """Of item_index.bin [M]; None: every index is 0 and there is no such file."""
+    holds: StoreContent = "vectors"
+    """`vectors` of the item tower; `inputs`, looked up, of a model without towers, whose whole network is the scorer."""
     max_score_error: float = 0.0
     """Largest |score − score of the float model| over the golden requests: what quantised tables and vectors cost."""
 

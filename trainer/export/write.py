@@ -64,7 +64,7 @@ def write_artefact(folder: Path, source: Source) -> Manifest:
     store = write_store(folder, items, num_queries=user.num_queries, vector_dtype=config.vectors)
     read = read_store(folder, store)
     answers = write_golden(folder, bodies, _eager_answerer(parts, read))
-    store = dataclasses.replace(store, max_score_error=_largest_error(answers, exact))
+    store = dataclasses.replace(store, holds=parts.store_content, max_score_error=_largest_error(answers, exact))
     if parts.task == "matching":
         save_index(_build_index(read.gather(slice(None)).item_BHP[:, 0], config.index), folder / INDEX_FILE)
     _write_query_group(folder, parts)

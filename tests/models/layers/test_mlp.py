@@ -38,6 +38,26 @@ def test_linear_layers_have_a_bias_exactly_where_no_batch_norm_follows():
     assert biases(TowerConfig(hidden_dims=(5, 3), norm="none")) == [True, True]
 
 
+@pytest.mark.parametrize(
+    "config", [TowerConfig(hidden_dims=(5, 3, 2), dropout=0.4), TowerConfig(hidden_dims=(5, 3), last_activation=False)]
+)
+def test_every_layer_gives_what_a_tower_cut_there_gives(config):
+    tower = Tower(config, input_dim=4)
+    input_BI = torch.randn(6, 4)
+    torch.manual_seed(0)
+    outputs = tower.every_layer(input_BI)
+    assert [output.shape[1] for output in outputs] == list(config.hidden_dims)
+    # dropout, where there is one, is the end of its layer, so that the next layer and whoever else looks see the same
+    ends = [
+        place
+        for place, layer in enumerate(tower.layers)
+        if place + 1 == len(tower.layers) or isinstance(tower.layers[place + 1], nn.Linear)
+    ]
+    for end, output in zip(ends, outputs, strict=True):
+        torch.manual_seed(0)
+        torch.testing.assert_close(output, tower.layers[: end + 1](input_BI))
+
+
 @pytest.mark.parametrize("fields", [{"hidden_dims": ()}, {"hidden_dims": (3, 0)}, {"norm": "group"}, {"dropout": 1.0}])
 def test_bad_config_names_the_field(fields):
     with pytest.raises(ValueError, match=f"TowerConfig.{next(iter(fields))}="):

@@ -65,6 +65,19 @@ def ranktower_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def inttower_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """IntTower with 2 heads for each of two user layers and 3 item heads."""
+    heads = ("--model.num-user-heads", "2", "--model.num-item-heads", "3", "--model.head-dim", "5")
+    return baseline_case("inttower_ml1m", small_demo, tmp_path_factory.mktemp("inttower_case"), *heads)
+
+
+@pytest.fixture(scope="session")
+def cold_case(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """COLD that keeps three fields."""
+    return baseline_case("cold_ml1m", small_demo, tmp_path_factory.mktemp("cold_case"), "--model.num-fields", "3")
+
+
+@pytest.fixture(scope="session")
 def t2diff_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case(matching_run, tmp_path_factory.mktemp("t2diff_case"))
 

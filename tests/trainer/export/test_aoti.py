@@ -49,7 +49,7 @@ def test_example_inputs_are_what_the_modules_take_and_no_free_dimension_is_1(any
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize(("name", "tables"), [("fit_case", "quantised"), ("t2diff_case", "outside")])
+@pytest.mark.parametrize(("name", "tables"), [("fit_case", "quantised"), ("t2diff_case", "outside"), ("cold_case", "inside")])
 def test_packages_answer_every_golden_request_for_every_batch_size(
     name: str, tables: TableForm, few_golden_requests: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ def test_golden_requests_are_answered_as_eager_python_does(any_case: Case, serve
     check_golden_answers(serve(any_case.folder, *options), any_case)
 
 
-@pytest.mark.parametrize("name", ["dat_case", "ranktower_case"])
+@pytest.mark.parametrize("name", ["dat_case", "ranktower_case", "inttower_case", "cold_case"])
 def test_other_pre_ranking_models_are_answered_as_by_eager_python(name: str, serve: Serve, request: pytest.FixtureRequest) -> None:
     other: Case = request.getfixturevalue(name)
     check_golden_answers(serve(other.folder), other)
