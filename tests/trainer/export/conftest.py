@@ -10,7 +10,6 @@ from trainer.config import RunConfig
 from trainer.export.export import Exported
 from trainer.export.golden import Shape
 
-
 FEW = [Shape(*size) for size in ((1, 1), (1, 300), (7, 20), (7, 2), (256, 4))]
 """Golden requests of exports that need not show all sizes again."""
 
