@@ -18,6 +18,7 @@ def lss_score(
     """Row-wise layer, column-wise layer, projection; leading dimensions broadcast; returns [B]."""
     similarity_BUV = torch.matmul(user_BUP, item_BVP.transpose(-1, -2))  # eq. 13
     row_BUD = torch.relu(F.linear(similarity_BUV, weight1_DV, bias1_D))  # eq. 14
-    # eq. 15, S'' transposed: the columns of S' are the rows of its transpose, which is what a linear layer takes
-    column_BDD = torch.relu(F.linear(row_BUD.transpose(-1, -2), weight2_DU, bias2_D))
+    # eq. 15, S'' transposed: the columns of S' are the rows of its transpose, which is what a linear layer takes; contiguous, as it
+    # would multiply a view item by item
+    column_BDD = torch.relu(F.linear(row_BUD.transpose(-1, -2).contiguous(), weight2_DU, bias2_D))
     return torch.matmul(column_BDD.flatten(-2), weight3_DD.t().flatten())  # eq. 16

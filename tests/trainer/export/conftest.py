@@ -1,12 +1,17 @@
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.trainer.export.small_runs import export, small_pre_ranking, train
+from tests.trainer.export.small_runs import export, small_matching_model, small_pre_ranking, train
 from trainer.config import RunConfig
 from trainer.export.export import Exported
 from trainer.export.golden import Shape
+
+FEW = [Shape(*size) for size in ((1, 1), (1, 300), (7, 20), (7, 2), (256, 4))]
+"""Golden requests of exports that need not show all sizes again."""
 
 
 class Case(NamedTuple):
@@ -95,12 +100,26 @@ def t2diff_triton_case(matching_run: RunConfig, tmp_path_factory: pytest.TempPat
     return case(matching_run, folder, tables="outside", vectors="float16", layout="triton")
 
 
+@pytest.fixture(scope="session")
+def matching_case(small_matching: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """The artefact of a short run of a matching recipe, made once, with the golden requests of FEW."""
+
+    @functools.cache
+    def made(recipe: str) -> Case:
+        folder = tmp_path_factory.mktemp(recipe)
+        run = train(small_matching_model(recipe, small_matching, folder / "runs"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("trainer.export.golden._shapes", lambda: FEW)
+            return case(run, folder)
+
+    return made
+
+
 @pytest.fixture
 def few_golden_requests(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Exports that a test makes itself are checked by these 5 golden requests only."""
-    sizes = ((1, 1), (1, 300), (7, 20), (7, 2), (256, 4))
-    monkeypatch.setattr("trainer.export.golden._shapes", lambda: [Shape(*size) for size in sizes])
-    return len(sizes)
+    """Exports that a test makes itself are checked by the golden requests of FEW only."""
+    monkeypatch.setattr("trainer.export.golden._shapes", lambda: FEW)
+    return len(FEW)
 
 
 @pytest.fixture(scope="session", params=["fit", "two_tower", "t2diff"])

@@ -36,6 +36,21 @@ def small_pre_ranking(recipe: str, data: Path, runs: Path, *overrides: str) -> R
     )
 
 
+FEW_STEPS = {"diffurec_ml1m": ("--model.schedule.num-steps", "4", "--model.schedule.beta-last", "0.99")}
+"""Recipes whose reverse process visits every step, and how it is made short."""
+
+
+def small_matching_model(recipe: str, data: Path, runs: Path) -> RunConfig:
+    """A run of a matching recipe as it is, but for one short epoch and FEW_STEPS."""
+    return parse_run_config(
+        [
+            *("--recipe", recipe, "--data", str(data), "--runs", str(runs), "--loader.batch-size", "128"),
+            *("--loop.max-epochs", "1", "--loop.evals-per-epoch", "1", "--loop.tensorboard", "False", "--loop.device", "cpu"),
+            *FEW_STEPS.get(recipe, ()),
+        ]
+    )
+
+
 def export(run: RunConfig, out: Path, **options: object) -> Exported:
     """Export the run's best checkpoint to `out`."""
     with distributed("cpu") as ranks:

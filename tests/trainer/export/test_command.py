@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from tests.trainer.export.conftest import Case
 from trainer.export import __main__ as command
 from trainer.export.artefact import Artefact
+
+ROOT = Path(__file__).parents[3]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -26,6 +29,17 @@ def test_the_command_writes_an_artefact_and_says_what_it_holds(
     assert "480 items of 20 bytes (int8); tables inside" in " ".join(printed.split())
     assert "torchscript: " in printed
     assert "move a golden score by up to" in printed
+
+
+def test_torchx_runs_the_export_with_what_follows_the_dashes(two_tower_case: Case, tmp_path: Path) -> None:
+    torchx = [str(Path(sys.executable).with_name("torchx")), "run", "-s", "local_cwd", "-cfg", f"log_dir={tmp_path / 'logs'}"]
+    component = ["torchx_specs/export.py:export", "--run", str(two_tower_case.run.run_dir), "--out", str(tmp_path / "artefact")]
+    done = subprocess.run(
+        [*torchx, *component, "--", "--vectors", "float16"], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SUCCEEDED" in done.stderr
+    assert Artefact(tmp_path / "artefact").manifest.store.vector_dtype == "float16"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainer.export.conftest import Case, case
+from tests.trainer.export.conftest import FEW, Case, case
 from tests.trainer.export.server.running import RunningServer
 from trainer.config import RunConfig
 from trainer.export.golden import NUM_GOLDEN, read_golden
@@ -20,22 +20,26 @@ def route(body: dict) -> str:
     return "/v1/score" if "candidates" in body["requests"][0] else "/v1/retrieve"
 
 
-def check_golden_answers(server: RunningServer, case: Case) -> None:
-    """Ask every golden request, of all sizes."""
-    batches, most = set(), 0
-    bodies = list(read_golden(case.folder))
-    assert len(bodies) == NUM_GOLDEN
-    for number, (body, expected) in enumerate(bodies):
+def ask_golden_requests(server: RunningServer, case: Case) -> list[dict]:
+    """Ask every golden request and compare the answers; the requests' bodies."""
+    bodies = []
+    for number, (body, expected) in enumerate(read_golden(case.folder)):
         status, content, _ = server.post(route(body), body)
         assert status == 200, content
         assert content["artefact"] == case.exported.manifest.artefact
         for found, golden in zip(content["answers"], expected["answers"], strict=True):
             assert score_error(found, golden) <= TOLERANCE, f"golden request {number}"
             assert same_order(found, golden), f"golden request {number}"
-        batches.add(len(body["requests"]))
-        most = max(most, *(len(request.get("candidates", [])) for request in body["requests"]))
-    assert batches == {1, 7, 256}
-    assert most == 5000
+        bodies.append(body)
+    return bodies
+
+
+def check_golden_answers(server: RunningServer, case: Case) -> None:
+    """Ask every golden request, of all sizes."""
+    bodies = ask_golden_requests(server, case)
+    assert len(bodies) == NUM_GOLDEN
+    assert {len(body["requests"]) for body in bodies} == {1, 7, 256}
+    assert max(len(request.get("candidates", [])) for body in bodies for request in body["requests"]) == 5000
 
 
 @pytest.mark.parametrize("options", [(), ("--threads", "2", "--workers", "1")], ids=["default", "two threads"])
@@ -56,6 +60,13 @@ def test_8_bit_tables_and_items_are_answered_as_eager_python_does(fit_bytes_case
 def test_16_bit_items_are_answered_as_eager_python_does(matching_run: RunConfig, serve: Serve, tmp_path: Path) -> None:
     half = case(matching_run, tmp_path, vectors="float16")
     check_golden_answers(serve(half.folder), half)
+
+
+@pytest.mark.parametrize("recipe", ["diffurec_ml1m", "hstu_ml1m", "stosa_ml1m"])
+def test_baselines_are_answered_as_eager_python_does(recipe: str, matching_case: Callable[[str], Case], serve: Serve) -> None:
+    """One with noise for every step, one that looks at times, one whose items have a number more than a row of the table."""
+    case = matching_case(recipe)
+    assert len(ask_golden_requests(serve(case.folder), case)) == len(FEW)
 
 
 def test_top_k_is_the_order_of_the_scores_and_ties_go_to_the_first(fit_case: Case, serve: Serve) -> None:

@@ -1,5 +1,6 @@
 """Start, swap and stop."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -14,7 +15,8 @@ import pytest
 
 from tests.trainer.export.conftest import Case
 from tests.trainer.export.server.running import SECONDS, RunningServer, read_answer
-from trainer.export.golden import read_golden
+from trainer.export.golden import ANSWERS, read_golden
+from trainer.export.manifest import artefact_id, digest_files, write_manifest
 
 Serve = Callable[..., RunningServer]
 
@@ -63,6 +65,23 @@ def test_a_file_that_is_not_the_listed_one_is_refused_by_its_name(
     code, said = start_and_fail(program, "--artefact", str(folder))
     assert code == 4
     assert file.name in said
+
+
+def test_an_artefact_is_refused_where_its_modules_answer_otherwise_than_where_it_was_exported(
+    any_case: Case, program: Path, tmp_path: Path
+) -> None:
+    """As they would with a libtorch that computes otherwise; here the golden answers are what differs."""
+    folder = Path(shutil.copytree(any_case.folder, tmp_path / "artefact"))
+    lines = (folder / ANSWERS).read_text().splitlines()
+    body = json.loads(lines[40])
+    body["answers"][0]["scores"][-1] += 1e-3
+    lines[40] = json.dumps(body)
+    (folder / ANSWERS).write_text("\n".join(lines) + "\n")
+    changed = dataclasses.replace(any_case.exported.manifest, files=digest_files(folder))
+    write_manifest(folder, dataclasses.replace(changed, artefact=artefact_id(changed)))
+    code, said = start_and_fail(program, "--artefact", str(folder))
+    assert code == 4
+    assert f"{ANSWERS}: line 40 is answered here with scores that differ by" in said
 
 
 def test_a_file_that_is_not_listed_is_refused(fit_case: Case, program: Path, tmp_path: Path) -> None:

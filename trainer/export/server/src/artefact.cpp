@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "errors.hpp"
+#include "golden.hpp"
 #include "user_inputs.hpp"
 
 namespace crosstower {
@@ -38,7 +39,7 @@ std::shared_ptr<const Artefact> Artefact::load(const std::string& path, const Li
     Manifest manifest = read_manifest(folder);
     std::map<std::string, MappedFile> files = verified_files(folder, manifest);
     const std::shared_ptr<const Artefact> artefact(new Artefact(folder, std::move(manifest), &files));
-    artefact->run_golden_requests(files.at("golden_requests.jsonl").bytes(), limits);
+    artefact->check_golden_requests(files, limits);
     return artefact;
   } catch (const std::filesystem::filesystem_error& failure) {
     throw ArtefactError(folder.string() + ": can't be read: " + failure.code().message());
@@ -48,29 +49,23 @@ std::shared_ptr<const Artefact> Artefact::load(const std::string& path, const Li
 Artefact::Artefact(std::filesystem::path folder, Manifest manifest, std::map<std::string, MappedFile>* files)
     : folder_(std::move(folder)), manifest_(std::move(manifest)), towers_(manifest_, *files), store_(manifest_.store, files) {}
 
-void Artefact::run_golden_requests(std::string_view lines, const Limits& limits) const {
+void Artefact::check_golden_requests(const std::map<std::string, MappedFile>& files, const Limits& limits) const {
   Limits wide = limits_for(limits);
   wide.max_history = manifest_.max_history;
   wide.max_batch = wide.max_candidates = INT64_MAX;
   wide.timeout_ms = 3'600'000;
-  bool done[2] = {false, false};
   try {
-    while (!lines.empty() && !(done[0] && done[1])) {
-      const std::string line = first_line(lines);
-      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-      const Route route = line.find("\"candidates\"") == std::string::npos ? Route::kRetrieve : Route::kScore;
-      if (std::exchange(done[route == Route::kRetrieve ? 1 : 0], true)) continue;
-      answer(route, line, wide, Deadline(wide.timeout_ms));
+    for (const GoldenRequest& golden : read_golden(files.at("golden_requests.jsonl").bytes(), files.at("golden_answers.jsonl").bytes())) {
+      check_golden_answer(golden, answer(golden.route, golden.body, wide, Deadline(wide.timeout_ms)));
     }
   } catch (const RequestError& refused) {
     throw ArtefactError("golden_requests.jsonl: " + refused.field() + ": " + refused.what() + "; export the artefact again");
   } catch (const ArtefactError&) {
     throw;
   } catch (const std::exception& failure) {
-    throw ArtefactError("golden_requests.jsonl: the first requests can't be answered: " + first_line(failure.what()) +
+    throw ArtefactError("golden_requests.jsonl: the requests can't be answered: " + first_line(failure.what()) +
                         "; export the artefact again with this torch");
   }
-  if (!done[0] && !done[1]) throw ArtefactError("golden_requests.jsonl: is empty; export the artefact again");
 }
 
 Limits Artefact::limits_for(const Limits& limits) const {

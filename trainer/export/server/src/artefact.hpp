@@ -18,7 +18,7 @@ namespace crosstower {
 
 class Artefact {
  public:
-  // Verifies and loads the folder that `path` names now, and runs its first golden requests once. ArtefactError says what is wrong.
+  // Verifies and loads the folder that `path` names now, and answers its golden requests of one user. ArtefactError says what is wrong.
   static std::shared_ptr<const Artefact> load(const std::string& path, const Limits& limits);
 
   const Manifest& manifest() const { return manifest_; }
@@ -39,7 +39,8 @@ class Artefact {
   // The top_k best items of the whole store for each request, exactly; matching models only.
   std::vector<RetrieveAnswer> retrieve(const std::vector<Request>& requests, const Deadline& deadline) const;
 
-  void run_golden_requests(std::string_view lines, const Limits& limits) const;
+  // Answers the golden requests of one user; ArtefactError where this machine's libtorch computes other scores than the exporter's.
+  void check_golden_requests(const std::map<std::string, MappedFile>& files, const Limits& limits) const;
 
   std::filesystem::path folder_;
   Manifest manifest_;

@@ -16,6 +16,7 @@
 #include "bounded_json.hpp"
 #include "errors.hpp"
 #include "field_path.hpp"
+#include "golden.hpp"
 #include "manifest.hpp"
 #include "options.hpp"
 #include "request.hpp"
@@ -162,6 +163,21 @@ void any_bytes_are_read_or_refused() {
   check(refused > 15'000, "most of them are refused");
 }
 
+void golden_answers_are_compared() {
+  const std::string requests = "{\"requests\":[{\"candidates\":[7]}]}\n{\"requests\":[{},{}]}\n{\"requests\":[{\"top_k\":1}]}\n";
+  const std::string answers = "{\"answers\":[{\"scores\":[1.5]}]}\n{\"answers\":[{},{}]}\n{\"answers\":[{\"scores\":[-3,0]}]}\n";
+  const std::vector<GoldenRequest> golden = read_golden(requests, answers);
+  check(golden.size() == 2 && golden[0].line == 0 && golden[1].line == 2, "the requests of one user");
+  check(golden[0].route == Route::kScore && golden[1].route == Route::kRetrieve, "their routes");
+  const auto refused = [&golden](size_t place, const char* scores) {
+    return throws<ArtefactError>([&] { check_golden_answer(golden[place], R"({"answers":[{"scores":)" + std::string(scores) + "}]}"); });
+  };
+  check(!refused(0, "[1.500009]") && refused(0, "[1.50002]") && refused(0, "[]"), "a score may differ by rounding");
+  check(!refused(1, "[-3,-9e-6]") && refused(1, "[-3,-2e-5]") && refused(1, "[-3]"), "each of them");
+  check(throws<ArtefactError>([&] { read_golden(requests, "[]"); }), "a line that holds no answers");
+  check(throws<ArtefactError>([&] { read_golden(requests, ""); }), "no answers at all");
+}
+
 httplib::Request head(const std::string& method, const std::string& path, const httplib::Headers& headers) {
   httplib::Request request;
   request.method = method;
@@ -223,6 +239,7 @@ int main() {
   options_are_checked();
   a_valid_body_is_read();
   any_bytes_are_read_or_refused();
+  golden_answers_are_compared();
   heads_are_checked();
   any_sealed_manifest_is_read_or_refused();
   std::printf("%d failures\n", failures);
