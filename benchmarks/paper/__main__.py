@@ -16,7 +16,8 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks import ablation
-from benchmarks.paper.cells import TABLES, Budget, Dataset, Paper
+from benchmarks.paper.cells import SWEEPS, TABLES, Budget, Dataset, Paper
+from benchmarks.paper.figures import draw
 from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
 from benchmarks.paper.search import SearchArguments, search
@@ -40,6 +41,8 @@ class TableArguments:
     """Seeds 0 .. seeds - 1 of each cell."""
     recipes: tuple[str, ...] = ()
     """Only cells of these recipes; default: every cell of the budget."""
+    sweeps: bool = False
+    """FIT only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
     train: bool = True
     """Train what is missing; otherwise only render what is recorded."""
 
@@ -88,6 +91,10 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
     replace_section(ROOT / "README.md", name, text)
+    if arguments.sweeps and arguments.train and arguments.paper == "fit":
+        for sweep, swept in SWEEPS.items():
+            fill(swept, swept.cells, RESULTS / f"{sweep}.csv", seeds=arguments.seeds)
+    replace_section(ROOT / "README.md", f"{name}_figures", draw(arguments.paper, RESULTS))
     if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
         for group in ("schedules", "steps"):  # Tables 3 and 4
             ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)

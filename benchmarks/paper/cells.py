@@ -112,22 +112,24 @@ FIT_LABELS: dict[str, tuple[str, Role]] = {
     "ranktower": ("RankTower", "baseline"),
     "fit": ("FIT", "proposed"),
 }
-FIT_ABLATIONS: dict[str, tuple[str, ...]] = {
-    "FIT w/o MQM": ("--model.use-meta-query", "False"),
-    "FIT w/o LSS": ("--model.scorer", "dot"),
-    "FIT w SumMax": ("--model.scorer", "sum_max"),
-    "FIT w FC": ("--model.scorer", "fc"),
-    "FIT, hard query only": ("--model.meta-query.selection", "hard"),
-    "FIT, soft query without temperature": ("--model.meta-query.selection", "soft_no_temperature"),
-    "FIT w/o self-attention": ("--model.meta-query.query-attention", "none"),
+FIT_ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fit_no_mqm": ("FIT w/o MQM", ("--model.use-meta-query", "False")),
+    "fit_no_lss": ("FIT w/o LSS", ("--model.scorer", "dot")),
+    "fit_sum_max": ("FIT w SumMax", ("--model.scorer", "sum_max")),
+    "fit_fc": ("FIT w FC", ("--model.scorer", "fc")),
+    "fit_hard_query": ("FIT, hard query only", ("--model.meta-query.selection", "hard")),
+    "fit_no_temperature": ("FIT, soft query without temperature", ("--model.meta-query.selection", "soft_no_temperature")),
+    "fit_no_self_attention": ("FIT w/o self-attention", ("--model.meta-query.query-attention", "none")),
 }
-"""FIT section 5.4: label -> overrides; the paper draws their results (Figs. 4 and 5) and prints no figures."""
+"""FIT section 5.4: how its recipe of the paper's preset begins -> label, and what it overrides of the tuned recipe; the paper draws
+the results (Figs. 4 and 5) and prints no figures."""
+FIT_ABLATION_LABELS: dict[str, tuple[str, Role]] = {model: (label, "ablation") for model, (label, _) in FIT_ABLATIONS.items()}
 
 
 def _trained(
     labels: dict[str, tuple[str, Role]], printed: dict[str, dict[str, float]], *, suffix: str, budget: Budget
 ) -> list[Cell]:
-    """A cell for each model that has a recipe `<model>_<suffix>`; Table 2 of T2Diff has models without one of the paper's size."""
+    """A cell for each model that has a recipe `<model>_<suffix>`; not every model has one of each preset."""
     return [
         Cell(label=label, recipe=f"{model}_{suffix}", role=role, budget=budget, paper=printed.get(model, {}))
         for model, (label, role) in labels.items()
@@ -135,11 +137,8 @@ def _trained(
     ]
 
 
-def _fit_ablations(*, suffix: str, budget: Budget) -> list[Cell]:
-    recipe = f"fit_{suffix}"
-    return [
-        Cell(label=label, recipe=recipe, overrides=words, role="ablation", budget=budget) for label, words in FIT_ABLATIONS.items()
-    ]
+def _fit_ablations_tuned() -> list[Cell]:
+    return [Cell(label=label, recipe="fit_ml1m_adam", overrides=words, role="ablation") for label, words in FIT_ABLATIONS.values()]
 
 
 TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
@@ -165,9 +164,9 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         cells=(
             Cell(label="Popularity (training counts)", recipe=POPULARITY, role="counted"),
             *_trained(FIT_LABELS, FIT_TABLE_1, suffix="ml1m_adam", budget="tuned"),
-            *_fit_ablations(suffix="ml1m_adam", budget="tuned"),
+            *_fit_ablations_tuned(),
             *_trained(FIT_LABELS, FIT_TABLE_1, suffix="ml1m_paper", budget="paper"),
-            *_fit_ablations(suffix="ml1m_paper", budget="paper"),
+            *_trained(FIT_ABLATION_LABELS, {}, suffix="ml1m_paper", budget="paper"),
             Cell(label="Two-Tower", recipe="two_tower_ml1m", budget="sharded", num_ranks=2),
             Cell(label="FIT", recipe="fit_ml1m", role="proposed", budget="sharded", num_ranks=2),
         ),
@@ -176,3 +175,35 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         base="Two-Tower",
     ),
 }
+
+
+def _sweep(*, label: str, flags: tuple[str, ...], values: tuple[int, ...], own: tuple[str, ...] = ()) -> list[Cell]:
+    return [
+        Cell(
+            label=f"{label} {value}",
+            recipe="fit_ml1m_paper",
+            overrides=(*own, *(word for flag in flags for word in (flag, str(value)))),
+            role="ablation",
+            budget="paper",
+        )
+        for value in values
+    ]
+
+
+HEADS = ("--model.num-user-heads", "--model.num-item-heads")
+SWEEPS: dict[str, PaperTable] = {
+    "fit_ml1m_queries": PaperTable(
+        cells=tuple(_sweep(label="N =", flags=("--model.meta-query.num-queries",), values=(16, 32, 64, 128, 256, 512))),
+        metrics=("auc", "logloss"),
+        headline="auc",
+    ),
+    "fit_ml1m_heads": PaperTable(
+        cells=(
+            *_sweep(label="LSS, heads:", flags=HEADS, values=(1, 2, 4, 8)),
+            *_sweep(label="SumMax, heads:", flags=HEADS, values=(1, 2, 4, 8), own=("--model.scorer", "sum_max")),
+        ),
+        metrics=("auc", "logloss"),
+        headline="auc",
+    ),
+}
+"""Results file -> the cells of FIT's Figs. 7 (number of meta queries) and 8 (number of heads, as many of users as of items)."""

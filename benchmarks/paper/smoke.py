@@ -40,14 +40,14 @@ def smoke(paper: Paper) -> None:
         data, path = prepare(paper, Path(folder)), Path(folder) / "runs.csv"
         for (name, _), table in TABLES.items():
             if name == paper:
-                words = _words(paper, data)
+                words = words_for(paper, data)
                 cells = [dataclasses.replace(cell, overrides=(*cell.overrides, *words), num_ranks=1) for cell in table.cells]
                 small = dataclasses.replace(table, cells=tuple(cells))
-                _train([config_of(cell, seed=0) for cell in small.cells if cell.role != "counted"])
+                train_all([config_of(cell, seed=0) for cell in small.cells if cell.role != "counted"])
                 print(tabulate(paper, small, path, data=data))
         if paper == "t2diff":
             cells = [cell for group in ablation.CELLS.values() for cell in group]
-            _train([parse_run_config(["--recipe", cell.recipe, *cell.overrides, *_words(paper, data)]) for cell in cells])
+            train_all([parse_run_config(["--recipe", cell.recipe, *cell.overrides, *words_for(paper, data)]) for cell in cells])
 
 
 def prepare(paper: Paper, folder: Path) -> Path:
@@ -61,7 +61,7 @@ def prepare(paper: Paper, folder: Path) -> Path:
 
 
 def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
-    """Record, compare and render what `_train` has finished.
+    """Record, compare and render what `train_all` has finished.
 
     Raises:
         RuntimeError: a cell is not in the table.
@@ -78,12 +78,12 @@ def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
     return text
 
 
-def _words(paper: Paper, data: Path) -> tuple[str, ...]:
+def words_for(paper: Paper, data: Path) -> tuple[str, ...]:
     """Overrides for a run on tiny data beside which its folder lies."""
     return (*BUDGET, *(LABELLED if paper == "fit" else ()), "--data", str(data), "--runs", str(data.with_name("runs")))
 
 
-def _train(configs: Sequence[RunConfig]) -> None:
+def train_all(configs: Sequence[RunConfig]) -> None:
     """Train and test each run that is not finished, in this process and without a report."""
     with distributed("cpu") as ranks:
         for config in configs:

@@ -17,9 +17,11 @@ from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an empty table, in place of the repository's root."""
-    (tmp_path / "README.md").write_text("<!-- results:fit_ml1m -->\n<!-- /results:fit_ml1m -->\n")
+    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")]
+    (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "draw", lambda paper, results: f"figures of {paper} in {results.name}")
     return tmp_path
 
 
@@ -40,6 +42,7 @@ def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(reposi
     assert f"| Popularity (training counts) | {auc:.4f} | – | {popular:.4f} |" in text
     assert "| FIT | 0.9200 *0.9225* |" in text
     assert "1 older row(s)" in text
+    assert "figures of fit in results" in text
 
 
 def test_recipes_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
@@ -69,10 +72,20 @@ def test_smoke_is_a_command_and_a_budget(words: list[str], papers: list[str], mo
 
 
 @pytest.mark.usefixtures("repository")
-def test_t2diffs_tuned_table_comes_with_tables_3_and_4(repository: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
+    trained: list[str] = []
+    monkeypatch.setattr(
+        command, "fill", lambda table, cells, path, seeds: trained.append(path.stem if table and cells and seeds else "")
+    )
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "paper", "--sweeps"])
+    command.main()
+    assert trained == ["fit_ml1m", "fit_ml1m_queries", "fit_ml1m_heads"]
+
+
+@pytest.mark.usefixtures("repository")
+def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.MonkeyPatch):
     reproduced: list[tuple[str, bool]] = []
     monkeypatch.setattr(command.ablation, "reproduce", lambda group, *, train, **_: reproduced.append((group, train)))
-    (repository / "README.md").write_text("<!-- results:t2diff_ml1m -->\n<!-- /results:t2diff_ml1m -->\n")
     monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff", "--no-train"])
     command.main()
     assert reproduced == [("schedules", False), ("steps", False)]
