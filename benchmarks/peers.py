@@ -45,6 +45,8 @@ THEIRS: dict[Model, dict[str, object]] = {
     "GRU4Rec": {"embedding_size": WIDTH, "hidden_size": 64, "num_layers": 1, "dropout_prob": 0.3},
 }  # fmt: skip
 """The same sizes; what else differs (where norms stand, activations, initial weights) is each program's own."""
+DATASET = "ml-100k-rows"
+"""RecBole's name of our rows; by that of its own data set it would find the copy in its wheel."""
 SPLITS = ("train", "validation", "test")
 METRICS = ("hr@10", "ndcg@10")
 KEY = ("program", "model", "seed", "config")
@@ -72,7 +74,7 @@ def main() -> None:
         work = (ROOT / arguments.work).resolve()
         python = recbole_python(work / "venv")
         data = prepared(arguments.raw or bundled_ratings(python, work / "raw"), work / "ml100k")
-        export_rows(data, work / "recbole" / "ml-100k")
+        export_rows(data, work / "recbole" / DATASET)
         for seed in range(arguments.seeds):
             for model in arguments.models:
                 for row in (our_row(model, data, seed=seed), their_row(model, python, work, seed=seed)):
@@ -112,7 +114,7 @@ def prepared(raw: Path, out: Path) -> Path:
 
 
 def export_rows(data: Path, folder: Path) -> None:
-    """Every row of the data set as a line of RecBole's files `ml-100k.<split>.inter`: user, items of the history, target."""
+    """Every row of the data set as a line of RecBole's files `<folder's name>.<split>.inter`: user, items of the history, target."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         columns = pq.read_table(data / split, columns=["user", "hist_item", "item"]).to_pydict()
@@ -147,7 +149,7 @@ def our_row(model: Model, data: Path, *, seed: int) -> dict[str, str]:
 def their_row(model: Model, python: Path, work: Path, *, seed: int) -> dict[str, str]:
     """Train RecBole's to the end, or read it where it is."""
     out = work / "recbole" / f"{model}-seed{seed}.json"
-    settings = {"model": model, "dataset": "ml-100k", "config": recbole_config(model, work, seed=seed), "out": str(out)}
+    settings = {"model": model, "dataset": DATASET, "config": recbole_config(model, work, seed=seed), "out": str(out)}
     path = out.with_suffix(".settings.json")
     if not out.exists() or path.read_text() != json.dumps(settings):
         path.write_text(json.dumps(settings))

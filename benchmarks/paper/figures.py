@@ -116,6 +116,7 @@ def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure | None:
             if points:
                 axes.plot(*zip(*points, strict=True), label=label)
         axes.set(xlabel="optimizer step", ylabel=title)
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="x-small")
     return figure

@@ -86,6 +86,7 @@ def test_recboles_run_is_started_once_and_again_only_with_other_settings(tmp_pat
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(peers.subprocess, "run", start)
+    monkeypatch.setattr(peers, "provenance", lambda: MACHINE)  # asks git, by the same function
     for _ in range(2):
         row = their_row("SASRec", Path("python"), tmp_path, seed=0)
     assert (row["program"], row["hr@10"], row["epochs"], row["seconds_per_epoch"]) == ("RecBole 1.2.1", "0.200000", "9", "1.50")
