@@ -114,7 +114,7 @@ def prepared(raw: Path, out: Path) -> Path:
 
 
 def export_rows(data: Path, folder: Path) -> None:
-    """Every row of the data set as a line of RecBole's files `<folder's name>.<split>.inter`: user, items of the history, target."""
+    """Every row of the data set as a line of RecBole's files `<data set>.<split>.inter`: user, items of the history, target."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         columns = pq.read_table(data / split, columns=["user", "hist_item", "item"]).to_pydict()

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from recbole.config import Config
@@ -42,7 +43,7 @@ def main() -> None:
     Path(settings["out"]).write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _timed(trainer: object) -> list[float]:
+def _timed(trainer: Any) -> list[float]:
     """Seconds of each training epoch, filled as `trainer` trains."""
     seconds: list[float] = []
     train_epoch = trainer._train_epoch

@@ -86,8 +86,10 @@ def _improvement(table: PaperTable, cell: Cell, base: Cell | None, rows: Rows) -
     if base is None or base.label not in rows:
         return "–"
     ours = rela_impr(mean(rows[cell.label], f"test_{table.headline}"), mean(rows[base.label], f"test_{table.headline}"))
-    printed = [found.paper.get(table.headline) for found in (cell, base)]
-    return f"{ours:+.2%}" + ("" if None in printed else f" *{rela_impr(*printed):+.2%}*")
+    printed, printed_base = cell.paper.get(table.headline), base.paper.get(table.headline)
+    if printed is None or printed_base is None:
+        return f"{ours:+.2%}"
+    return f"{ours:+.2%} *{rela_impr(printed, printed_base):+.2%}*"
 
 
 def lead(
