@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import tyro
 
+from benchmarks.paper.cells import ALGORITHMS_1_AND_2, T2DIFF_TABLE_2
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import MATCHING_METRICS as METRICS
@@ -37,16 +38,16 @@ class Cell(NamedTuple):
     """Recall@2, Recall@20, MRR@2, MRR@20 as the paper prints them."""
 
 
-T2DIFF, NO_DRIFT = (0.07738, 0.27727, 0.06076, 0.08730), (0.07233, 0.25198, 0.05683, 0.07996)
-MIXED_ATTENTION = (0.06308, 0.26017, 0.04826, 0.07452)
-CONDITION, SAMPLER, SAMPLE_STEPS = (f"--model.diffusion.{name}" for name in ("tower-condition", "sampler", "num-sample-steps"))
+T2DIFF, MIXED_ATTENTION = (
+    (printed["recall@2"], printed["recall@20"], printed["mrr@2"], printed["mrr@20"])
+    for printed in (T2DIFF_TABLE_2["t2diff"], T2DIFF_TABLE_2["mixed_attention"])
+)
+CONDITION, SAMPLE_STEPS = "--model.diffusion.tower-condition", "--model.diffusion.num-sample-steps"
 SCHEDULE, STEPS = "--model.diffusion.schedule.kind", "--model.diffusion.schedule.num-steps"
-LITERAL = (CONDITION, "onestep", SAMPLER, "ancestral", SAMPLE_STEPS, "50")
-"""Algorithms 1 and 2."""
 CELLS: dict[Group, tuple[Cell, ...]] = {
     "conditions": (
         Cell("T2Diff, `sampled`: tower learns from 2 reverse steps, served with 2", "t2diff_ml1m", (CONDITION, "sampled")),
-        Cell("T2Diff, `onestep`: Algorithm 1, served with Algorithm 2 (T = 50)", "t2diff_ml1m", LITERAL),
+        Cell("T2Diff, `onestep`: Algorithm 1, served with Algorithm 2 (T = 50)", "t2diff_ml1m", ALGORITHMS_1_AND_2),
         Cell("T2Diff, `high_noise`: 1 step from noise, served with 1", "t2diff_ml1m", (CONDITION, "high_noise", SAMPLE_STEPS, "1")),
         Cell("T2Diff without drift (W/O DP), `sampled`", "t2diff_no_drift_ml1m"),
         Cell("Mixed-attention", "mixed_attention_ml1m"),
@@ -91,13 +92,19 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     with one_screen_errors():
         for group in CELLS:
-            name = f"{arguments.model}_{arguments.dataset}_{group}"
-            if arguments.train and group in arguments.groups:
-                fill(name, CELLS[group], seeds=arguments.seeds, jobs=arguments.jobs)
-            rows = [row for row in read_rows(RESULTS / f"{name}.csv") if is_current(row, CELLS[group])]
-            table = render(CELLS[group], rows)
-            print(f"{name}\n{table}\n")
-            replace_section(ROOT / "README.md", name, table)
+            train = arguments.train and group in arguments.groups
+            reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, jobs=arguments.jobs, train=train)
+
+
+def reproduce(group: Group, *, dataset: Literal["ml1m"], seeds: int, train: bool, jobs: int = 1) -> None:
+    """Fill a table unless `train` is off, print it and put it into README.md."""
+    name = f"t2diff_{dataset}_{group}"
+    if train:
+        fill(name, CELLS[group], seeds=seeds, jobs=jobs)
+    rows = [row for row in read_rows(RESULTS / f"{name}.csv") if is_current(row, CELLS[group])]
+    table = render(CELLS[group], rows)
+    print(f"{name}\n{table}\n")
+    replace_section(ROOT / "README.md", name, table)
 
 
 def fill(name: str, cells: Sequence[Cell], *, seeds: int, jobs: int) -> None:

@@ -7,7 +7,6 @@ before: evaluation draws each row's noise from its own key, which costs a CPU mo
 
 import dataclasses
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from matplotlib import pyplot
 
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.row_seconds import seconds_per_row
 from benchmarks.trained_runs import MATCHING_METRICS as METRICS
 from benchmarks.trained_runs import finished_run, machine, spread
-from dataloaders.loader import Dataloader
-from models.tasks import MatchingTask
 from trainer.build import evaluation_loader
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.config import RunConfig
@@ -91,30 +89,11 @@ def evaluate_with(config: RunConfig, *, num_steps: int, ranks: Ranks) -> dict[st
         "test_rows": f"{found['test']['num_rows']:.0f}",
         **{f"{split}_{name}": f"{values[name]:.6f}" for split, values in found.items() for name in METRICS},
         "test_recall@20_se": f"{found['test']['recall@20_se']:.4f}",
-        "ms_per_sample": f"{1000 * _seconds_per_row(loaded.sharded.task, loaders['test'], ranks):.4f}",
+        "ms_per_sample": f"{1000 * seconds_per_row(loaded.sharded.task, loaders['test'], ranks):.4f}",
         "batch_size": str(config.loader.batch_size),
         "threads": str(torch.get_num_threads()),
         **provenance(),
     }
-
-
-@torch.no_grad()
-def _seconds_per_row(task: MatchingTask, loader: Dataloader, ranks: Ranks) -> float:
-    """Median over the split's batches."""
-    loader.seek(epoch=0)
-    seconds = []
-    for batch in loader:
-        batch = batch.to(ranks.device)
-        users, _ = task.embeddings(batch.pooled, batch.sequence)
-        noise_BX = torch.randn(batch.num_rows, task.model.serving_noise_size, device=ranks.device)
-        if ranks.device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        task.model.user_vectors(users, noise_BX)
-        if ranks.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - started) / batch.num_rows)
-    return statistics.median(seconds)
 
 
 def is_current(row: dict[str, str], recipe: str) -> bool:

@@ -6,6 +6,7 @@ the first K by the paired standard error. Seeds share the test rows, so a mean o
 are missing are trained.
 """
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import tyro
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, machine
+from dataloaders.loader import LoaderConfig
 from models.tasks import MatchingTask
 from models.types import TrainOut
 from trainer.build import evaluation_loader
@@ -36,11 +38,12 @@ KEY = ("first", "second", "seed", "config")
 
 
 class Run(NamedTuple):
-    """A recipe on a number of ranks, and its name in the table."""
+    """A recipe with overrides on a number of ranks, and its name in the table."""
 
     label: str
     recipe: str
     num_ranks: int = 1
+    overrides: tuple[str, ...] = ()
 
 
 FIT_PAIRS = (
@@ -111,11 +114,16 @@ def compare(first: Run, second: Run, *, seed: int) -> dict[str, str]:
     """Row of the results file for one pair and seed.
 
     Raises:
-        ValueError: the two runs read other rows, or the same rows in another order.
+        ValueError: the two runs read other data.
     """
     ours, theirs = (rows_of(run, seed=seed) for run in (first, second))
-    if (ours.config.data, ours.config.loader) != (theirs.config.data, theirs.config.loader):
-        raise ValueError(f"{first.recipe} and {second.recipe} differ in data or loader, so their rows do not lie side by side")
+    return difference_row(first, second, seed=seed, ours=ours, theirs=theirs)
+
+
+def difference_row(first: Run, second: Run, *, seed: int, ours: SplitRows, theirs: SplitRows) -> dict[str, str]:
+    """`compare`, of rows that are known."""
+    if ours.config.data != theirs.config.data:
+        raise ValueError(f"{first.recipe} and {second.recipe} differ in data, so their rows do not lie side by side")
     if ours.label_R is None:
         metric, difference = f"test recall@{CUTOFF}", mean_difference(ours.value_R, theirs.value_R)
     else:
@@ -137,10 +145,13 @@ def compare(first: Run, second: Run, *, seed: int) -> dict[str, str]:
 def rows_of(run: Run, *, seed: int) -> SplitRows:
     """Every test row by a run's best checkpoint; trains the run where it is missing."""
     config = _config(run, seed=seed)
-    finished_run(run.recipe, overrides=["--seed", str(seed)], num_ranks=run.num_ranks)
+    finished_run(run.recipe, overrides=[*run.overrides, "--seed", str(seed)], num_ranks=run.num_ranks)
     with distributed(config.loop.device) as ranks:
         loaded = load_run(config, run=ROOT / config.run_dir, data=ROOT / config.data, ranks=ranks)
-        loader = evaluation_loader(config, folder=ROOT / config.data / "test", schema=loaded.schema, ranks=ranks)
+        alike = dataclasses.replace(
+            config, loader=LoaderConfig(bad_rows=config.loader.bad_rows)
+        )  # batches decide the order of rows
+        loader = evaluation_loader(alike, folder=ROOT / config.data / "test", schema=loaded.schema, ranks=ranks)
         if isinstance(loaded.sharded.task, MatchingTask):
             found = RankRecorder()
             evaluate(loaded.sharded, loader, ranks=ranks, recorder=found)
@@ -157,7 +168,7 @@ def is_current(row: dict[str, str], pairs: Sequence[tuple[Run, Run]]) -> bool:
 
 
 def _config(run: Run, *, seed: int) -> RunConfig:
-    return parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
+    return parse_run_config(["--recipe", run.recipe, *run.overrides, "--seed", str(seed)])
 
 
 def _fingerprints(first: RunConfig, second: RunConfig) -> str:

@@ -1,5 +1,6 @@
 """Runs behind the accuracy tables: train what is missing, continue what was interrupted, sum up over seeds."""
 
+import math
 import statistics
 import subprocess
 import sys
@@ -41,13 +42,23 @@ def run_columns(results: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def mean(runs: Sequence[dict[str, str]], column: str) -> float:
+    """Mean of a column over runs that have it; NaN without any."""
+    values = _numbers(runs, column)
+    return statistics.fmean(values) if values else math.nan
+
+
 def spread(runs: Sequence[dict[str, str]], column: str, digits: int) -> str:
     """Mean ± standard deviation of a column over runs that have it; – without any."""
-    values = [float(row[column]) for row in runs if row.get(column)]
+    values = _numbers(runs, column)
     if not values:
         return "–"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    shown = f"{statistics.fmean(values):.{digits}f}"
+    return f"{shown} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else shown
+
+
+def _numbers(runs: Sequence[dict[str, str]], column: str) -> list[float]:
+    return [float(row[column]) for row in runs if row.get(column)]
 
 
 def origin(rows: Sequence[dict[str, str]]) -> str:

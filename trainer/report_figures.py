@@ -30,10 +30,10 @@ class RunRecord(NamedTuple):
 def diffusion_figures(runs: list[RunRecord]) -> list[str]:
     """SVGs for those of the runs that have a reverse process; none without."""
     diffusing = [run for run in runs if run.results.get("diagnostics", {}).get("reverse_process")]
-    return [_reverse_process(diffusing), _schedules(diffusing[0])] if diffusing else []
+    return [as_svg(reverse_process_figure(diffusing)), as_svg(schedules_figure(diffusing[0]))] if diffusing else []
 
 
-def _reverse_process(runs: list[RunRecord]) -> str:
+def reverse_process_figure(runs: list[RunRecord]) -> Figure:
     """Fig. 4: how ẑ0 nears z0 from step T to step 1; the band holds 80 % of the rows."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
     for index, run in enumerate(runs):
@@ -44,10 +44,10 @@ def _reverse_process(runs: list[RunRecord]) -> str:
     axes.set(xlabel="step of the reverse process", ylabel="cosine of z0 and ẑ0 (T2Diff Fig. 4)")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="x-small")
-    return as_svg(figure)
+    return figure
 
 
-def _schedules(run: RunRecord) -> str:
+def schedules_figure(run: RunRecord) -> Figure:
     """Fig. 5: the run's noise schedule, drawn through, beside those of the other kinds that have as many steps and derive their
     endpoints (see ScheduleConfig).
     """
@@ -62,7 +62,7 @@ def _schedules(run: RunRecord) -> str:
     beta_axes.set(xlabel="step r", ylabel="β_r (T2Diff Fig. 5)")
     signal_axes.set(xlabel="step r", ylabel="ᾱ_r")
     beta_axes.legend(fontsize="x-small")
-    return as_svg(figure)
+    return figure
 
 
 def as_svg(figure: Figure) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from dataloaders.errors import DataError
+from dataloaders.prepare.raw_lines import read_lines
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 FILE_NAMES = ("ratings.dat", "users.dat", "movies.dat")
@@ -103,28 +104,7 @@ def read_ml1m(raw: Path) -> RawMl1m:
 
 
 def _read_lines(path: Path, pattern: str, expected: str) -> pl.DataFrame:
-    """One row per line with the pattern's groups as string columns field_1, field_2, ... and `line` (from 1)."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file; pass --download, or fetch {ARCHIVE_URL} by hand "
-            f"and unpack its three .dat files into {path.parent}"
-        ) from None
-    text = content.decode("latin-1").replace("\r\n", "\n").removesuffix("\n")
-    lines = pl.Series("text", text.split("\n") if text else [], dtype=pl.String)
-    if lines.is_empty():
-        raise DataError(f"{path}: the file is empty; expected lines of the form {expected}")
-    fields = lines.str.extract_groups(pattern).struct.unnest()
-    fields.columns = [f"field_{index}" for index in range(1, len(fields.columns) + 1)]
-    malformed = fields["field_1"].is_null()
-    if malformed.any():
-        first = malformed.arg_true()[0]
-        raise DataError(
-            f"{path}, line {first + 1}: {lines[first]!r} is malformed ({malformed.sum()} such lines in the file); "
-            f"expected {expected}; restore the file from {ARCHIVE_URL}"
-        )
-    return fields.with_row_index("line", offset=1)
+    return read_lines(path, pattern, expected=expected, url=ARCHIVE_URL, names="its three .dat files")
 
 
 def _sorted_by_id(path: Path, frame: pl.DataFrame) -> pl.DataFrame:

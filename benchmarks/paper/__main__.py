@@ -1,0 +1,104 @@
+"""The papers' tables as one command.
+
+    python -m benchmarks.paper table --paper t2diff --dataset ml1m --seeds 2     # trains, records, prints, updates README.md
+    python -m benchmarks.paper table --paper fit --budget paper --no-train       # from benchmarks/results only
+    python -m benchmarks.paper search --model sasrec --trials 20                 # random search, validation picks
+    python -m benchmarks.paper --smoke                                           # every cell for some seconds, on tiny data
+
+A run that was interrupted is continued, one that benchmarks/results has is not repeated, on any machine. Rows of a recipe's older
+configurations stay in the results file, but not in the table. Counted baselines are counted from the data set, where that is there.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from benchmarks import ablation
+from benchmarks.paper.cells import SWEEPS, TABLES, Budget, Dataset, Paper
+from benchmarks.paper.figures import draw
+from benchmarks.paper.render import render
+from benchmarks.paper.rows import config_of, count_baselines
+from benchmarks.paper.search import SearchArguments, search
+from benchmarks.paper.smoke import smoke
+from benchmarks.paper.table import compare_recorded, fill
+from benchmarks.readme import RESULTS, ROOT, replace_section
+from benchmarks.result_rows import read_rows
+from trainer.cli import one_screen_errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableArguments:
+    """Reproduce a table of a paper."""
+
+    paper: Paper = "fit"
+    dataset: Dataset = "ml1m"
+    budget: Budget | Literal["smoke"] = "tuned"
+    """The part of the table to train: every model alike, each by its own paper, or (FIT) with sharded tables; all that is recorded
+    is rendered. smoke: every cell of the paper for some seconds on tiny data; nothing is recorded."""
+    seeds: int = 2
+    """Seeds 0 .. seeds - 1 of each cell."""
+    recipes: tuple[str, ...] = ()
+    """Only cells of these recipes; default: every cell of the budget."""
+    sweeps: bool = False
+    """FIT only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
+    train: bool = True
+    """Train what is missing; otherwise only render what is recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmokeArguments:
+    """Train every cell of every table for some seconds on tiny data; nothing is recorded."""
+
+    papers: tuple[Paper, ...] = ("t2diff", "fit")
+    """Papers whose cells are tried."""
+
+
+Command = (
+    Annotated[TableArguments, tyro.conf.subcommand("table")]
+    | Annotated[SearchArguments, tyro.conf.subcommand("search")]
+    | Annotated[SmokeArguments, tyro.conf.subcommand("smoke")]
+)
+
+
+def main() -> None:
+    """Command line."""
+    words = ["smoke" if word == "--smoke" else word for word in sys.argv[1:]]
+    command = tyro.cli(Command, prog="python -m benchmarks.paper", args=words)
+    with one_screen_errors():
+        if isinstance(command, SearchArguments):
+            search(command)
+        elif isinstance(command, SmokeArguments):
+            for paper in command.papers:
+                smoke(paper)
+        elif command.budget == "smoke":
+            smoke(command.paper)
+        else:
+            reproduce(command, budget=command.budget)
+
+
+def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
+    """Train, record and compare what is missing of a budget, then print the paper's table and put it into README.md."""
+    table, name = TABLES[arguments.paper, arguments.dataset], f"{arguments.paper}_{arguments.dataset}"
+    path, differences = RESULTS / f"{name}.csv", RESULTS / f"significance_{name}.csv"
+    cells = [cell for cell in table.of_budget(budget) if cell.recipe in (arguments.recipes or (cell.recipe,))]
+    trained = next(cell for cell in table.cells if cell.role != "counted")
+    count_baselines(arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
+    if arguments.train:
+        fill(table, cells, path, seeds=arguments.seeds)
+        compare_recorded(table, table.of_budget(budget), path, differences=differences)
+    text = render(table, read_rows(path), read_rows(differences))
+    print(text)
+    replace_section(ROOT / "README.md", name, text)
+    if arguments.sweeps and arguments.train and arguments.paper == "fit":
+        for sweep, swept in SWEEPS.items():
+            fill(swept, swept.cells, RESULTS / f"{sweep}.csv", seeds=arguments.seeds)
+    replace_section(ROOT / "README.md", f"{name}_figures", draw(arguments.paper, RESULTS))
+    if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
+        for group in ("schedules", "steps"):  # Tables 3 and 4
+            ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+
+
+if __name__ == "__main__":
+    main()

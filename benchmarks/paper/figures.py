@@ -1,0 +1,154 @@
+"""The papers' figures as PNG beside the results, of what is recorded or finished on this machine; the others are left out."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from benchmarks.paper.cells import FIT_ABLATION_LABELS, SWEEPS, TABLES, Cell, Paper
+from benchmarks.paper.item_map import draw_item_map
+from benchmarks.paper.rows import config_of
+from benchmarks.paper.table import Rows, rows_by_label
+from benchmarks.readme import ROOT
+from benchmarks.result_rows import read_rows
+from benchmarks.trained_runs import mean
+from trainer.report import read_run
+from trainer.report_figures import RunRecord, reverse_process_figure, schedules_figure
+from trainer.results import has_results
+
+FIGURES: dict[Paper, dict[str, str]] = {
+    "t2diff": {
+        "reverse_process": "Fig. 4: cosine of z0 and its estimate along the reverse process",
+        "schedules": "Fig. 5: noise schedules",
+    },
+    "fit": {
+        "ablations": "Fig. 4: test AUC of FIT and its ablations",
+        "techniques": "Fig. 5: validation AUC and query similarity (eq. 24) against optimizer steps",
+        "item_map": "Fig. 6: item embeddings and item meta vectors, t-SNE",
+        "queries": "Fig. 7: test AUC and inference time against the number of meta queries",
+        "heads": "Fig. 8: test AUC against the number of heads",
+    },
+}
+"""Paper -> name of a figure's file, behind `<paper>_ml1m_` -> its title."""
+TECHNIQUES = ("FIT", "FIT, hard query only", "FIT, soft query without temperature", "FIT w/o self-attention")
+
+
+def draw(paper: Paper, results: Path) -> str:
+    """Draw what can be drawn into the folder `results`; Markdown with every figure that lies there, in the papers' order."""
+    found = _t2diff_figures() if paper == "t2diff" else _fit_figures(results)
+    for name, figure in found.items():
+        figure.savefig(_path(paper, name, results), dpi=120)
+        pyplot.close(figure)
+    there = {name: title for name, title in FIGURES[paper].items() if _path(paper, name, results).exists()}
+    images = [f"![{title}]({_link(_path(paper, name, results))})" for name, title in there.items()]
+    missing = [title.split(":")[0] for name, title in FIGURES[paper].items() if name not in there]
+    return "\n\n".join([*images, *([f"Not drawn yet: {', '.join(missing)}."] if missing else [])])
+
+
+def _path(paper: Paper, name: str, results: Path) -> Path:
+    return results / f"{paper}_ml1m_{name}.png"
+
+
+def _link(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def finished(cells: Sequence[Cell]) -> dict[str, RunRecord]:
+    """Label -> the record of seed 0, of cells whose run is on this machine."""
+    folders = {cell.label: ROOT / config_of(cell, seed=0).run_dir for cell in cells if cell.role != "counted"}
+    return {label: read_run(folder) for label, folder in folders.items() if folder.exists() and has_results(folder)}
+
+
+def _t2diff_figures() -> dict[str, Figure]:
+    runs = finished(TABLES["t2diff", "ml1m"].cells).values()
+    diffusing = [run for run in runs if run.results["diagnostics"].get("reverse_process")]
+    if not diffusing:
+        return {}
+    return {"reverse_process": reverse_process_figure(diffusing), "schedules": schedules_figure(diffusing[0])}
+
+
+def _fit_figures(results: Path) -> dict[str, Figure]:
+    cells = TABLES["fit", "ml1m"].of_budget("paper")
+    rows = rows_by_label(cells, read_rows(results / "fit_ml1m.csv"))
+    runs = finished(cells)
+    figures: dict[str, Figure | None] = {
+        "ablations": ablation_figure({label: rows[label] for label in ("FIT", *_ablations()) if label in rows}),
+        "techniques": technique_figure([(label, runs[label]) for label in TECHNIQUES if label in runs]),
+        "queries": _sweep_figure("fit_ml1m_queries", results, draw_queries),
+        "heads": _sweep_figure("fit_ml1m_heads", results, draw_heads),
+    }
+    if "FIT" in runs:
+        figures["item_map"] = draw_item_map(config_of(next(cell for cell in cells if cell.label == "FIT"), seed=0))
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _ablations() -> list[str]:
+    return [label for label, _ in FIT_ABLATION_LABELS.values()]
+
+
+def ablation_figure(rows: Rows) -> Figure | None:
+    """FIT Fig. 4: a bar for each; None where there is no ablation."""
+    if len(rows) < 2:
+        return None
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    values = [mean(runs, "test_auc") for runs in rows.values()]
+    axes.barh(list(rows), values, color=["C3", *["C0"] * (len(rows) - 1)])
+    axes.invert_yaxis()
+    margin = 0.2 * (max(values) - min(values)) + 1e-4
+    axes.set(xlabel="test AUC (FIT Fig. 4)", xlim=(min(values) - margin, max(values) + margin))
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    return figure
+
+
+def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure | None:
+    """FIT Fig. 5: validation AUC, and the similarity of soft and hard queries in training, against steps; None without a run."""
+    if not runs:
+        return None
+    figure, both = pyplot.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    curves = (("validation", "auc", "validation AUC (FIT Fig. 5)"), ("train", "query_similarity", "QS (FIT eq. 24)"))
+    for axes, (split, name, title) in zip(both, curves, strict=True):
+        for label, run in runs:
+            points = [(row["step"], row[name]) for row in run.rows if row["split"] == split and row.get(name) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label)
+        axes.set(xlabel="optimizer step", ylabel=title)
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize="x-small")
+    return figure
+
+
+def _sweep_figure(name: str, results: Path, drawn: Callable[[Rows], Figure]) -> Figure | None:
+    rows = rows_by_label(SWEEPS[name].cells, read_rows(results / f"{name}.csv"))
+    return drawn(rows) if len(rows) > 1 else None
+
+
+def draw_queries(rows: Rows) -> Figure:
+    """FIT Fig. 7."""
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    numbers = [int(label.rsplit(" ", 1)[1]) for label in rows]
+    axes.plot(numbers, [mean(runs, "test_auc") for runs in rows.values()], "o-", color="C0")
+    axes.set(xscale="log", xlabel="number of meta queries N (FIT Fig. 7)", ylabel="test AUC")
+    times = axes.twinx()
+    times.plot(numbers, [mean(runs, "inference_ms_per_sample") for runs in rows.values()], "s--", color="C1")
+    times.set(ylabel="inference, ms per sample (dashed)")
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.grid(visible=True, alpha=0.3)
+    return figure
+
+
+def draw_heads(rows: Rows) -> Figure:
+    """FIT Fig. 8."""
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for scorer in dict.fromkeys(label.split(",")[0] for label in rows):
+        own = {int(label.rsplit(" ", 1)[1]): runs for label, runs in rows.items() if label.split(",")[0] == scorer}
+        axes.plot(list(own), [mean(runs, "test_auc") for runs in own.values()], "o-", label=scorer)
+    axes.set(xscale="log", xlabel="heads of users and of items (FIT Fig. 8)", ylabel="test AUC")
+    axes.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize="x-small")
+    return figure

@@ -1,0 +1,157 @@
+"""A paper's table as Markdown: ours beside the paper's, and who is ahead of whom."""
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.paper.cells import Budget, Cell, PaperTable
+from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
+from benchmarks.trained_runs import mean, origin, spread
+from trainer.metrics import rela_impr
+from trainer.paired_difference import Difference
+
+TITLES: dict[Budget, str] = {
+    "tuned": "**Tuned**: the same data, loss, width, optimizer and training budget for every model",
+    "paper": "**The papers' presets**: each model's own size, regularisation and learning rate, until validation stops improving",
+    "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
+}
+NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}
+SMALLER_IS_BETTER = ("logloss",)
+SIGNIFICANT = 1.96
+"""Standard errors: two-sided p < 0.05, as both papers test."""
+
+
+def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Sequence[dict[str, str]]) -> str:
+    """Markdown of all budgets that have a trained row; a cell without runs is left out.
+
+    Args:
+        table: what stands where.
+        rows: of the results file; older configurations are left out and counted.
+        differences: of the file of pairs.
+    """
+    parts, shown = [], []
+    for budget, title in TITLES.items():
+        cells = table.of_budget(budget)
+        found = rows_by_label(cells, rows)
+        if any(cell.label in found for cell in cells if cell.role != "counted"):
+            parts += [f"{title}.", _budget_table(table, cells, found, differences), verdict(table, cells, found, differences)]
+            shown += [row for runs in found.values() for row in runs if row not in shown]
+    if not parts:
+        return "No run is recorded yet."
+    parts += ["*In italics: what the paper prints.* " + _notes(table, shown), origin(shown)]
+    if left_out := len([row for row in rows if row not in shown]):
+        parts.append(f"{left_out} older row(s) of the results file, of other configurations or ranks, are left out.")
+    return "\n\n".join(parts)
+
+
+def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
+    relative = ["RelaImpr"] if table.base else []
+    names = [f"test {NAMES.get(name, name)}" for name in table.metrics] + relative
+    names += [
+        f"− best baseline, {NAMES.get(table.headline, table.headline)}",
+        "parameters",
+        "epochs",
+        "s/epoch",
+        "ms/sample",
+        "seeds",
+    ]
+    lines = [f"| model | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    base = next((cell for cell in cells if cell.label == table.base), None)
+    for cell in cells:
+        if cell.label in rows:
+            runs = rows[cell.label]
+            values = [_beside(spread(runs, f"test_{name}", 4), cell.paper.get(name), 4) for name in table.metrics]
+            if table.base:
+                values.append(_improvement(table, cell, base, rows))
+            values.append(_lead(table, cells, cell, rows, differences))
+            lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs)])} |")
+    return "\n".join(lines)
+
+
+def _costs(cell: Cell, runs: Sequence[dict[str, str]]) -> list[str]:
+    """Parameters, epochs, seconds of an epoch, milliseconds of a sample, number of seeds."""
+    millions = cell.paper.get("parameters")
+    parameters = f"{int(runs[0]['num_parameters']):,}" + ("" if millions is None else f" *{millions}M*")
+    if cell.role == "counted":
+        return [parameters, "–", "–", "–", "–"]
+    milliseconds = _beside(spread(runs, "inference_ms_per_sample", 3), cell.paper.get("ms"), 2)
+    return [parameters, spread(runs, "best_epoch", 1), spread(runs, "train_seconds_per_epoch", 0), milliseconds, str(len(runs))]
+
+
+def _beside(ours: str, printed: float | None, digits: int) -> str:
+    return ours if printed is None else f"{ours} *{printed:.{digits}f}*"
+
+
+def _improvement(table: PaperTable, cell: Cell, base: Cell | None, rows: Rows) -> str:
+    """FIT eq. 22, ours beside what follows from the paper's figures."""
+    if base is None or base.label not in rows:
+        return "–"
+    ours = rela_impr(mean(rows[cell.label], f"test_{table.headline}"), mean(rows[base.label], f"test_{table.headline}"))
+    printed, printed_base = cell.paper.get(table.headline), base.paper.get(table.headline)
+    if printed is None or printed_base is None:
+        return f"{ours:+.2%}"
+    return f"{ours:+.2%} *{rela_impr(printed, printed_base):+.2%}*"
+
+
+def lead(
+    table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]
+) -> Difference | None:
+    """Headline of a cell minus that of the best baseline on the same test rows, mean over seeds; None where none is recorded.
+
+    Seeds share the test rows, so the mean over seeds keeps (about) one seed's error.
+    """
+    pairs = [pair for pair in pairs_of(table, cells, rows) if pair.first is cell]
+    found = [row for pair in pairs if (row := difference_of(pair, differences))]
+    return Difference(mean(found, "difference"), mean(found, "standard_error")) if found else None
+
+
+def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]) -> str:
+    if cell is best_baseline(table, cells, rows):
+        return "best baseline"
+    found = lead(table, cells, cell, rows, differences)
+    return "–" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}"
+
+
+def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
+    """Who wins where, in words."""
+    trained = [cell for cell in cells if cell.label in rows and cell.role != "counted"]
+    if len(trained) < 2:
+        return f"Only {trained[0].label} is trained yet."
+    firsts: dict[str, list[str]] = {}
+    for name in table.metrics:
+        sign = -1 if name in SMALLER_IS_BETTER else 1
+        scored = [(sign * mean(rows[cell.label], f"test_{name}"), cell.label) for cell in trained]
+        best = max((pair for pair in scored if not math.isnan(pair[0])), default=None)
+        if best is not None:
+            firsts.setdefault(best[1], []).append(NAMES.get(name, name))
+    ahead = [f"**{label}** in {', '.join(names)}" for label, names in firsts.items()]
+    sentences = [f"Ahead: {'; '.join(ahead)}."]
+    baseline = best_baseline(table, cells, rows)
+    for cell in trained:
+        if cell.role == "proposed" and baseline is not None:
+            sentences.append(
+                _against(cell, baseline, lead(table, cells, cell, rows, differences), NAMES.get(table.headline, table.headline))
+            )
+    return " ".join(sentences)
+
+
+def _against(cell: Cell, baseline: Cell, found: Difference | None, metric: str) -> str:
+    if found is None:
+        return f"{cell.label} and the best baseline, {baseline.label}, are not compared row by row yet."
+    figures = f"{found.value:+.4f} {metric}, {abs(found.z):.1f} standard errors"
+    if abs(found.z) < SIGNIFICANT:
+        return f"Between {cell.label} and the best baseline, {baseline.label}, the test rows decide nothing ({figures})."
+    return f"{cell.label} is {'ahead of' if found.value > 0 else 'behind'} the best baseline, {baseline.label} ({figures})."
+
+
+def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
+    error = max(float(row.get(f"test_{table.headline}_se") or 0) for row in rows)
+    notes = ["± over seeds is the standard deviation."]
+    if error:
+        notes.append(f"The standard error of one test {NAMES.get(table.headline, table.headline)} is up to {error:.4f}.")
+    notes += [
+        "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
+        "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.significance`).",
+        "ms/sample: inference in batches of 512 where the model was trained.",
+        *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
+    ]
+    return " ".join(notes)

@@ -1,0 +1,109 @@
+"""Rows of benchmarks/results/<paper>_<dataset>.csv: what a finished run, or a baseline that is counted, reached."""
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import counted_matching, popularity
+from benchmarks.paper.cells import Cell, Paper, PaperTable
+from benchmarks.readme import ROOT
+from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.row_seconds import seconds_per_row
+from benchmarks.trained_runs import run_columns
+from dataloaders.loader import LoaderConfig
+from dataloaders.schema import Schema
+from trainer.build import evaluation_loader
+from trainer.cli import parse_run_config
+from trainer.config import RunConfig
+from trainer.errors import CheckpointError
+from trainer.evaluation import load_run
+from trainer.process_group import distributed
+
+log = logging.getLogger(__name__)
+KEY = ("recipe", "seed", "num_ranks", "config")
+"""Columns that two records of one run have in common."""
+TIMED = LoaderConfig(batch_size=512)
+"""Batches whose inference is timed: alike for all models."""
+
+
+def config_of(cell: Cell, *, seed: int) -> RunConfig:
+    """What a cell's run is configured with."""
+    return _config(cell.recipe, cell.overrides, seed)
+
+
+@functools.cache
+def _config(recipe: str, overrides: tuple[str, ...], seed: int) -> RunConfig:
+    return parse_run_config(["--recipe", recipe, *overrides, "--seed", str(seed)])
+
+
+def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any]) -> dict[str, str]:
+    """The row of a finished run.
+
+    Args:
+        table: names the metrics.
+        cell: what was trained.
+        seed: of the run.
+        results: its results.json.
+    """
+    metrics = results["metrics"]
+    test = metrics["test"] | {f"popularity_{name}": value for name, value in metrics.get("test_popularity", {}).items()}
+    milliseconds = milliseconds_per_sample(config_of(cell, seed=seed))
+    return {
+        "recipe": cell.recipe,
+        "overrides": " ".join(cell.overrides),
+        "seed": str(seed),
+        "dataset": results["dataset"],
+        "protocol": results["protocol"],
+        "num_ranks": str(results["world_size"]),
+        **{f"test_{name}": f"{test[name]:.6f}" if name in test else "" for name in table.metrics},
+        f"test_{table.headline}_se": f"{test[f'{table.headline}_se']:.6f}",
+        "test_rows": f"{test['num_rows']:.0f}",
+        f"validation_{table.headline}": f"{metrics['validation'][table.headline]:.6f}",
+        "inference_ms_per_sample": "" if milliseconds is None else f"{milliseconds:.5f}",
+        **run_columns(results),
+    }
+
+
+def milliseconds_per_sample(config: RunConfig) -> float | None:
+    """Inference time of a run's best checkpoint on this machine; None where its checkpoints are gone."""
+    run, data = ROOT / config.run_dir, ROOT / config.data
+    with distributed(config.loop.device) as ranks:
+        try:
+            loaded = load_run(config, run=run, data=data, ranks=ranks)
+        except CheckpointError as error:
+            log.warning("no inference time of %s: %s", run, error)
+            return None
+        alike = RunConfig(recipe=config.recipe, data=config.data, model=config.model, loader=TIMED)
+        loader = evaluation_loader(alike, folder=data / "test", schema=loaded.schema, ranks=ranks)
+        return 1000 * seconds_per_row(loaded.sharded.task, loader, ranks)
+
+
+def count_baselines(paper: Paper, path: Path, *, data: Path) -> None:
+    """Record the baselines that are counted from the data set in `data`, if it is there and they are not recorded."""
+    if not (data / "schema.json").exists():
+        return
+    identity = Schema.load(data).identity[:12]
+    if not any(row["config"] == identity for row in read_rows(path)):
+        # `config` is the identity of the data here and no part of the key: the rows of other data go
+        replace_rows(path, _counted_rows(paper, data), key=("recipe",))
+
+
+def _counted_rows(paper: Paper, data: Path) -> Sequence[dict[str, str]]:
+    if paper == "fit":
+        return [popularity.popularity_row(data)]
+    # a row's own items compete, as they do for the models
+    return [row | {"seed": "", "num_ranks": ""} for row in counted_matching.counted_rows(data) if row["mask_history"] == "False"]
+
+
+def cell_of(row: dict[str, str], cells: Sequence[Cell]) -> Cell | None:
+    """The cell that would give this row now: by its configuration for that seed, on that number of ranks; None for older rows."""
+    for cell in cells:
+        if cell.recipe != row["recipe"]:
+            continue
+        if cell.role == "counted":
+            return cell
+        if row["num_ranks"] == str(cell.num_ranks) and row["config"] == config_of(cell, seed=int(row["seed"])).fingerprint[:12]:
+            return cell
+    return None

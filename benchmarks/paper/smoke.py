@@ -1,0 +1,99 @@
+"""Every cell of a paper's tables for some seconds on tiny data: each must train, get its row, and stand in its table."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import ablation
+from benchmarks.paper.cells import TABLES, Budget, Paper, PaperTable
+from benchmarks.paper.render import TITLES, render
+from benchmarks.paper.rows import config_of, count_baselines
+from benchmarks.paper.table import compare_recorded, fill
+from benchmarks.result_rows import read_rows
+from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
+from dataloaders.prepare.synthetic_sequences import SyntheticSequencesConfig, prepare_synthetic_sequences
+from trainer.cli import parse_run_config
+from trainer.config import RunConfig
+from trainer.diagnostics import diagnose
+from trainer.evaluation import evaluate
+from trainer.process_group import Ranks, distributed
+from trainer.results import write_results
+from trainer.trainer import Trainer
+
+BUDGET = (
+    *("--loop.max-epochs", "1", "--loop.evals-per-epoch", "1", "--loop.tensorboard", "False", "--loop.device", "cpu"),
+    *("--loader.batch-size", "256", "--optimizer.warmup-steps", "0"),
+)
+"""An epoch of some steps."""
+LABELLED = ("--loader.negatives.kind", "none")
+"""The tiny click data has labels of its own."""
+
+
+def smoke(paper: Paper) -> None:
+    """Train and tabulate every cell on synthetic data in a temporary folder; print the table.
+
+    Raises:
+        RuntimeError: a cell is not in its table.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data, path = prepare(paper, Path(folder)), Path(folder) / "runs.csv"
+        for (name, _), table in TABLES.items():
+            if name == paper:
+                words = words_for(paper, data)
+                cells = [dataclasses.replace(cell, overrides=(*cell.overrides, *words), num_ranks=1) for cell in table.cells]
+                small = dataclasses.replace(table, cells=tuple(cells))
+                train_all([config_of(cell, seed=0) for cell in small.cells if cell.role != "counted"])
+                print(tabulate(paper, small, path, data=data))
+        if paper == "t2diff":
+            cells = [cell for group in ablation.CELLS.values() for cell in group]
+            train_all([parse_run_config(["--recipe", cell.recipe, *cell.overrides, *words_for(paper, data)]) for cell in cells])
+
+
+def prepare(paper: Paper, folder: Path) -> Path:
+    """Tiny data in the form that the paper's recipes read."""
+    if paper == "t2diff":
+        prepare_synthetic_sequences(SyntheticSequencesConfig(out=folder / "data", num_users=32, num_items=50))
+    else:
+        sizes = {"num_users": 40, "num_items": 60, "train_rows": 512, "validation_rows": 64, "test_rows": 64}
+        prepare_synthetic(SyntheticConfig(out=folder / "data", **sizes))
+    return folder / "data"
+
+
+def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
+    """Record, compare and render what `train_all` has finished.
+
+    Raises:
+        RuntimeError: a cell is not in the table.
+    """
+    differences = path.with_name("differences.csv")
+    count_baselines(paper, path, data=data)
+    budgets: list[Budget] = list(TITLES)
+    for budget in budgets:
+        fill(table, table.of_budget(budget), path, seeds=1)
+        compare_recorded(table, table.of_budget(budget), path, differences=differences)
+    text = render(table, read_rows(path), read_rows(differences))
+    if missing := [cell.label for cell in table.cells if f"| {cell.label} |" not in text]:
+        raise RuntimeError(f"cells without a row in the table: {missing}")
+    return text
+
+
+def words_for(paper: Paper, data: Path) -> tuple[str, ...]:
+    """Overrides for a run on tiny data beside which its folder lies."""
+    return (*BUDGET, *(LABELLED if paper == "fit" else ()), "--data", str(data), "--runs", str(data.with_name("runs")))
+
+
+def train_all(configs: Sequence[RunConfig]) -> None:
+    """Train and test each run that is not finished, in this process and without a report."""
+    with distributed("cpu") as ranks:
+        for config in configs:
+            if not config.run_dir.exists():
+                _finish(config, ranks)
+
+
+def _finish(config: RunConfig, ranks: Ranks) -> None:
+    with Trainer(config, ranks=ranks) as trainer:
+        trainer.fit()
+        trainer.load_best()
+        metrics = {split: evaluate(trainer.sharded, loader, ranks=ranks) for split, loader in trainer.eval_loaders.items()}
+        write_results(trainer, metrics=metrics, diagnostics=diagnose(trainer), final_digest="", skipped_rows=[])

@@ -1,0 +1,93 @@
+"""One table of a paper: train what is missing, compare what can be compared, sum up."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import significance
+from benchmarks.paper.cells import Cell, PaperTable
+from benchmarks.paper.rows import KEY, cell_of, config_of, trained_row
+from benchmarks.readme import ROOT
+from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.trained_runs import finished_run, mean
+from trainer.results import has_results
+
+Rows = dict[str, list[dict[str, str]]]
+"""Label of a cell -> its rows, a row for each seed."""
+
+
+def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int) -> None:
+    """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be."""
+    known = {(label, row["seed"]) for label, rows in rows_by_label(cells, read_rows(path)).items() for row in rows}
+    for seed in range(seeds):
+        for cell in cells:
+            if cell.role != "counted" and (cell.label, str(seed)) not in known:
+                results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
+                replace_rows(path, [trained_row(table, cell, seed=seed, results=results)], key=KEY)
+
+
+def rows_by_label(cells: Sequence[Cell], rows: Sequence[dict[str, str]]) -> Rows:
+    """The current rows of each cell that has some."""
+    found: Rows = {cell.label: [] for cell in cells}
+    for row in rows:
+        cell = cell_of(row, cells)
+        if cell is not None:
+            found[cell.label].append(row)
+    return {label: runs for label, runs in found.items() if runs}
+
+
+def best_baseline(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Cell | None:
+    """The trained baseline with the best headline on the test rows, which favours the baselines; None without one."""
+    trained = [cell for cell in cells if cell.role == "baseline" and cell.label in rows]
+    return max(trained, key=lambda cell: mean(rows[cell.label], f"test_{table.headline}"), default=None)
+
+
+class Pair(NamedTuple):
+    """Two cells' runs of one seed."""
+
+    first: Cell
+    second: Cell
+    seed: int
+
+    @property
+    def runs(self) -> tuple[significance.Run, significance.Run]:
+        """As benchmarks.significance takes them."""
+        first, second = (
+            significance.Run(cell.label, cell.recipe, cell.num_ranks, cell.overrides) for cell in (self.first, self.second)
+        )
+        return first, second
+
+
+def pairs_of(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Iterator[Pair]:
+    """Every trained cell against the best baseline, in the seeds that both have."""
+    best = best_baseline(table, cells, rows)
+    for cell in cells:
+        if best is not None and cell is not best and cell.role != "counted" and cell.label in rows:
+            seeds = {row["seed"] for row in rows[best.label]}
+            yield from (Pair(cell, best, int(row["seed"])) for row in rows[cell.label] if row["seed"] in seeds)
+
+
+def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, differences: Path) -> None:
+    """Record the pairs (see `pairs_of`) of recorded runs in the file of differences, where both runs are on this machine."""
+    recorded = read_rows(differences)
+    pairs = list(pairs_of(table, cells, rows_by_label(cells, read_rows(path))))
+    known: dict[tuple[str, int], significance.SplitRows] = {}
+    for pair in pairs:
+        if difference_of(pair, recorded) or not all(_is_here(cell, pair.seed) for cell in pair[:2]):
+            continue
+        for cell, run in zip(pair[:2], pair.runs, strict=True):
+            if (cell.label, pair.seed) not in known:
+                known[cell.label, pair.seed] = significance.rows_of(run, seed=pair.seed)
+        ours, theirs = (known[cell.label, pair.seed] for cell in pair[:2])
+        row = significance.difference_row(*pair.runs, seed=pair.seed, ours=ours, theirs=theirs)
+        replace_rows(differences, [row], key=significance.KEY)
+
+
+def difference_of(pair: Pair, recorded: Sequence[dict[str, str]]) -> dict[str, str] | None:
+    """This pair's row of the differences, if any."""
+    config = " ".join(config_of(cell, seed=pair.seed).fingerprint[:12] for cell in pair[:2])
+    return next((row for row in recorded if row["config"] == config), None)
+
+
+def _is_here(cell: Cell, seed: int) -> bool:
+    return has_results(ROOT / config_of(cell, seed=seed).run_dir)

@@ -1,0 +1,227 @@
+"""Our SASRec and GRU4Rec beside RecBole's on MovieLens-100K: `python -m benchmarks.peers` writes benchmarks/peers.md.
+
+RecBole gets a virtual environment of its own, from the package index, and the very rows that our loader reads. Both rank each
+target among all items, with the items of the row's own history among them. Its wheel holds the ratings, which both use; `--raw`
+takes the folder of another u.data.
+"""
+
+import json
+import subprocess
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+import tyro
+
+from benchmarks.readme import RESULTS, ROOT
+from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.trained_runs import finished_run, machine, spread
+from dataloaders.prepare.ml100k import Ml100kConfig, prepare_ml100k
+from trainer.cli import one_screen_errors
+from trainer.provenance import provenance
+
+Model = Literal["SASRec", "GRU4Rec"]
+PINS = (
+    "recbole==1.2.1", "torch==2.13.0", "numpy==1.26.4", "scipy==1.13.1", "pandas==2.2.3", "scikit-learn==1.5.2",
+    "tensorboard==2.18.0", "tqdm==4.67.1", "colorlog==4.7.2", "colorama==0.4.4", "PyYAML==6.0.2", "texttable==1.7.0",
+    "psutil==6.1.0", "tabulate==0.9.0",
+)  # fmt: skip
+"""RecBole and what it imports to train these models; its own list also has packages for tuning, of which one (ray) is held back to
+an old release. The same torch as ours, so that speed compares programs."""
+WIDTH, BATCH_SIZE, LEARNING_RATE, MOST_EPOCHS, PATIENCE = 32, 512, 0.001, 20, 4
+"""Of both programs: Adam at a constant rate, until validation NDCG@10 has not improved for PATIENCE epochs."""
+OURS: dict[Model, tuple[str, tuple[str, ...]]] = {
+    "SASRec": ("sasrec_ml1m", ("--model.num-layers", "2", "--model.num-heads", "2", "--model.dropout", "0.2")),
+    "GRU4Rec": ("gru4rec_ml1m", ("--model.hidden-dim", "64", "--model.dropout", "0.3")),
+}
+THEIRS: dict[Model, dict[str, object]] = {
+    "SASRec": {
+        "n_layers": 2, "n_heads": 2, "hidden_size": WIDTH, "inner_size": WIDTH,
+        "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2,
+    },
+    "GRU4Rec": {"embedding_size": WIDTH, "hidden_size": 64, "num_layers": 1, "dropout_prob": 0.3},
+}  # fmt: skip
+"""The same sizes; what else differs (where norms stand, activations, initial weights) is each program's own."""
+DATASET = "ml-100k-rows"
+"""RecBole's name of our rows; by that of its own data set it would find the copy in its wheel."""
+SPLITS = ("train", "validation", "test")
+METRICS = ("hr@10", "ndcg@10")
+KEY = ("program", "model", "seed", "config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train both programs and compare them."""
+
+    raw: Path | None = None
+    """Folder of MovieLens-100K's u.data; default: the ratings in RecBole's wheel."""
+    work: Path = Path("build/peers")
+    """Folder of RecBole's environment, data and runs."""
+    models: tuple[Model, ...] = ("SASRec", "GRU4Rec")
+    seeds: int = 1
+    """Seeds 0 .. seeds - 1 of each."""
+    results: Path = RESULTS / "peers.csv"
+    """Where rows are recorded; the page is written beside benchmarks/peers.py."""
+
+
+def main() -> None:
+    """Command line."""
+    arguments = tyro.cli(Arguments)
+    with one_screen_errors():
+        work = (ROOT / arguments.work).resolve()
+        python = recbole_python(work / "venv")
+        data = prepared(arguments.raw or bundled_ratings(python, work / "raw"), work / "ml100k")
+        export_rows(data, work / "recbole" / DATASET)
+        for seed in range(arguments.seeds):
+            for model in arguments.models:
+                for row in (our_row(model, data, seed=seed), their_row(model, python, work, seed=seed)):
+                    replace_rows(arguments.results, [row], key=KEY)
+                    print({name: row[name] for name in ("program", "model", "seed", *METRICS, "seconds_per_epoch")})
+        (ROOT / "benchmarks" / "peers.md").write_text(render(read_rows(arguments.results)))
+
+
+def recbole_python(folder: Path) -> Path:
+    """Interpreter of an environment with PINS; made where it is not there or has other pins."""
+    python, done = folder / "bin" / "python", folder / "pins.txt"
+    if not done.exists() or done.read_text().split() != list(PINS):
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, *PINS[1:]], check=True)
+        subprocess.run([*pip, "--no-deps", PINS[0]], check=True)
+        done.write_text("\n".join(PINS) + "\n")
+    return python
+
+
+def bundled_ratings(python: Path, folder: Path) -> Path:
+    """`folder` with u.data, made of the ratings in RecBole's wheel: the same lines below a header."""
+    program = (
+        "import pathlib, recbole; print(pathlib.Path(recbole.__file__).parent / 'dataset_example' / 'ml-100k' / 'ml-100k.inter')"
+    )
+    source = subprocess.run([str(python), "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "u.data").write_text(Path(source).read_text().split("\n", 1)[1])
+    return folder
+
+
+def prepared(raw: Path, out: Path) -> Path:
+    """The prepared data set of `raw`."""
+    if not (out / "schema.json").exists():
+        prepare_ml100k(Ml100kConfig(raw=raw, out=out))
+    return out
+
+
+def export_rows(data: Path, folder: Path) -> None:
+    """Every row of the data set as a line of RecBole's files `<data set>.<split>.inter`: user, items of the history, target."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        columns = pq.read_table(data / split, columns=["user", "hist_item", "item"]).to_pydict()
+        rows = zip(columns["user"], columns["hist_item"], columns["item"], strict=True)
+        lines = [f"{user}\t{' '.join(map(str, history))}\t{item}\n" for user, history, item in rows]
+        header = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+        (folder / f"{folder.name}.{split}.inter").write_text(header + "".join(lines))
+
+
+def our_row(model: Model, data: Path, *, seed: int) -> dict[str, str]:
+    """Train ours to the end, or read it where it is."""
+    recipe, own = OURS[model]
+    rate = str(LEARNING_RATE)
+    words = [
+        *own,
+        *("--data", str(data), "--runs", str(data.parent / "runs"), "--seed", str(seed), "--embeddings.dim", str(WIDTH)),
+        *("--loader.batch-size", str(BATCH_SIZE), "--optimizer.learning-rate", rate, "--optimizer.sparse-learning-rate", rate),
+        *("--optimizer.schedule", "constant", "--loop.max-epochs", str(MOST_EPOCHS), "--loop.evals-per-epoch", "1"),
+        *("--loop.patience", str(PATIENCE), "--loop.monitor", "ndcg@10"),
+    ]
+    results = finished_run(recipe, overrides=words)
+    found = {
+        "test": results["metrics"]["test"],
+        "validation": results["metrics"]["validation"],
+        "epochs": results["steps"] / results["steps_per_epoch"],
+        "seconds_per_epoch": results["train_seconds_per_epoch"],
+        "num_parameters": results["num_parameters"],
+    }
+    return _row("CrossTower", model, seed, found) | {name: results["provenance"][name] for name in ("date", "commit")}
+
+
+def their_row(model: Model, python: Path, work: Path, *, seed: int) -> dict[str, str]:
+    """Train RecBole's to the end, or read it where it is."""
+    out = work / "recbole" / f"{model}-seed{seed}.json"
+    settings = {"model": model, "dataset": DATASET, "config": recbole_config(model, work, seed=seed), "out": str(out)}
+    path = out.with_suffix(".settings.json")
+    if not out.exists() or path.read_text() != json.dumps(settings):
+        path.write_text(json.dumps(settings))
+        subprocess.run([str(python), str(ROOT / "benchmarks" / "peers_recbole.py"), str(path)], check=True, cwd=work)
+    found = json.loads(out.read_text())
+    lower = {split: {name.replace("hit@", "hr@"): value for name, value in found[split].items()} for split in SPLITS[1:]}
+    return _row(PINS[0].replace("recbole==", "RecBole "), model, seed, found | lower)
+
+
+def recbole_config(model: Model, work: Path, *, seed: int) -> dict[str, object]:
+    """RecBole's settings of a run."""
+    return THEIRS[model] | {
+        "data_path": str(work / "recbole"),
+        "checkpoint_dir": str(work / "recbole" / "saved"),
+        "benchmark_filename": list(SPLITS),
+        "alias_of_item_id": ["item_id_list"],
+        "load_col": None,
+        "MAX_ITEM_LIST_LENGTH": 50,
+        "loss_type": "CE",
+        "train_neg_sample_args": None,
+        "train_batch_size": BATCH_SIZE,
+        "learning_rate": LEARNING_RATE,
+        "epochs": MOST_EPOCHS,
+        "stopping_step": PATIENCE - 1,  # it stops when more than so many evaluations have not been better
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "metrics": ["Hit", "NDCG"],
+        "topk": [10],
+        "valid_metric": "NDCG@10",
+        "metric_decimal_place": 6,
+        "seed": seed,
+        "use_gpu": False,
+        "show_progress": False,
+    }
+
+
+def _row(program: str, model: Model, seed: int, found: dict[str, Any]) -> dict[str, str]:
+    settings = f"D {WIDTH}, batch {BATCH_SIZE}, Adam {LEARNING_RATE}, at most {MOST_EPOCHS} epochs, patience {PATIENCE}"
+    return {
+        "program": program,
+        "model": model,
+        "seed": str(seed),
+        "config": settings,
+        **{name: f"{found['test'][name]:.6f}" for name in METRICS},
+        "validation_ndcg@10": f"{found['validation']['ndcg@10']:.6f}",
+        "epochs": f"{found['epochs']:.0f}",
+        "seconds_per_epoch": f"{found['seconds_per_epoch']:.2f}",
+        "num_parameters": str(found["num_parameters"]),
+        **provenance(),
+    }
+
+
+def render(rows: Sequence[dict[str, str]]) -> str:
+    """The page: a line per model and program, mean ± sd over seeds."""
+    lines = [
+        "# Beside RecBole",
+        "",
+        "Made by `python -m benchmarks.peers`. MovieLens-100K (943 users, 1,682 items, 100,000 ratings), leave one out by time,",
+        "the same rows for both programs: every rating after a user's first is a row with the newest 50 before it as its history;",
+        "the last is the test row, the last but one the validation row. Full ranking, items of the history compete.",
+        "",
+        "| model | program | test HR@10 | test NDCG@10 | parameters | epochs | s/epoch | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model, program in dict.fromkeys((row["model"], row["program"]) for row in rows):
+        runs = [row for row in rows if (row["model"], row["program"]) == (model, program)]
+        shown = [spread(runs, "hr@10", 4), spread(runs, "ndcg@10", 4), f"{int(runs[0]['num_parameters']):,}"]
+        shown += [spread(runs, "epochs", 0), spread(runs, "seconds_per_epoch", 1), str(len(runs))]
+        lines.append(f"| {model} | {program} | {' | '.join(shown)} |")
+    settings = "; ".join(dict.fromkeys(row["config"] for row in rows))
+    lines += ["", f"Both: softmax over all items, {settings} (on validation NDCG@10). {machine(rows)}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paper import __main__ as command
+from benchmarks.paper.cells import Cell, PaperTable
+from benchmarks.paper.rows import KEY
+from benchmarks.popularity import popularity_row
+from benchmarks.result_rows import read_rows, replace_rows
+from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
+from tests.benchmarks.paper.recorded import FIT, cell, run
+from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an empty table, in place of the repository's root."""
+    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")]
+    (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "draw", lambda paper, results: f"figures of {paper} in {results.name}")
+    return tmp_path
+
+
+def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    prepare_ml1m(Ml1mConfig(raw=write_random_raw(repository / "raw"), out=repository / "data" / "ml1m"))
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--no-train"])
+    path = repository / "results" / "fit_ml1m.csv"
+    current = run(FIT, cell(FIT, "FIT"), 0, 0.92)
+    replace_rows(path, [current, current | {"config": "older", "test_auc": "0.5"}], key=KEY)
+    for _ in range(2):
+        command.main()
+    rows = read_rows(path)
+    assert [row["recipe"] for row in rows] == ["fit_ml1m_adam", "fit_ml1m_adam", "popularity"]
+    expected = popularity_row(repository / "data" / "ml1m")
+    assert {name: rows[-1][name] for name in expected} | {"date": ""} == expected | {"date": ""}
+    text = (repository / "README.md").read_text()
+    auc, popular = float(expected["test_auc"]), float(expected["test_popularity_auc"])
+    assert f"| Popularity (training counts) | {auc:.4f} | – | {popular:.4f} |" in text
+    assert "| FIT | 0.9200 *0.9225* |" in text
+    assert "1 older row(s)" in text
+    assert "figures of fit in results" in text
+
+
+def test_recipes_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    trained: list[list[str]] = []
+
+    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int) -> None:
+        assert (table, path.name, seeds) == (FIT, "fit_ml1m.csv", 2)
+        trained.append([cell.label for cell in cells])
+
+    monkeypatch.setattr(command, "fill", fill)
+    for words in (["--recipes", "two_tower_ml1m_paper", "--budget", "paper"], ["--budget", "sharded"]):
+        monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
+        command.main()
+    assert trained == [["Two-Tower"], ["Popularity (training counts)", "Two-Tower", "FIT"]]
+    assert "No run is recorded yet." in (repository / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "papers"), [(["--smoke"], ["t2diff", "fit"]), (["table", "--paper", "t2diff", "--budget", "smoke"], ["t2diff"])]
+)
+def test_smoke_is_a_command_and_a_budget(words: list[str], papers: list[str], monkeypatch: pytest.MonkeyPatch):
+    tried: list[str] = []
+    monkeypatch.setattr(command, "smoke", tried.append)
+    monkeypatch.setattr(sys, "argv", ["paper", *words])
+    command.main()
+    assert tried == papers
+
+
+@pytest.mark.usefixtures("repository")
+def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
+    trained: list[str] = []
+    monkeypatch.setattr(
+        command, "fill", lambda table, cells, path, seeds: trained.append(path.stem if table and cells and seeds else "")
+    )
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "paper", "--sweeps"])
+    command.main()
+    assert trained == ["fit_ml1m", "fit_ml1m_queries", "fit_ml1m_heads"]
+
+
+@pytest.mark.usefixtures("repository")
+def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.MonkeyPatch):
+    reproduced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(command.ablation, "reproduce", lambda group, *, train, **_: reproduced.append((group, train)))
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff", "--no-train"])
+    command.main()
+    assert reproduced == [("schedules", False), ("steps", False)]

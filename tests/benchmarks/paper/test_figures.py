@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from matplotlib import pyplot
+
+from benchmarks.paper import figures
+from benchmarks.paper.cells import SWEEPS
+from benchmarks.paper.figures import FIGURES, ablation_figure, draw, draw_heads, draw_queries, technique_figure
+from benchmarks.paper.rows import KEY, config_of
+from benchmarks.result_rows import replace_rows
+from tests.benchmarks.paper.recorded import FIT, run
+from trainer.config import RunConfig
+from trainer.report import read_run
+from trainer.report_figures import RunRecord
+
+
+def test_what_can_be_drawn_is_linked_and_what_cannot_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "finished", lambda cells: {} if cells else None)
+    sweep = SWEEPS["fit_ml1m_heads"]
+    rows = [run(sweep, cell, 0, 0.9 + 0.001 * place) for place, cell in enumerate(sweep.cells)]
+    replace_rows(tmp_path / "fit_ml1m_heads.csv", rows, key=KEY)
+    text = draw("fit", tmp_path)
+    assert text == (
+        f"![{FIGURES['fit']['heads']}]({tmp_path / 'fit_ml1m_heads.png'})\n\nNot drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7."
+    )
+    assert (tmp_path / "fit_ml1m_heads.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_t2diffs_figures_come_from_a_finished_run(tmp_path: Path, matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "finished", lambda cells: {cells[-1].label: read_run(matching_run.run_dir)})
+    assert "Not drawn" not in draw("t2diff", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t2diff_ml1m_reverse_process.png", "t2diff_ml1m_schedules.png"]
+
+
+def test_every_scorer_has_a_line_over_its_numbers_of_heads():
+    rows = {f"{scorer}, heads: {heads}": [{"test_auc": str(heads)}] for scorer in ("LSS", "SumMax") for heads in (1, 2, 4)}
+    figure = draw_heads(rows)
+    lines = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in figure.axes[0].lines}
+    assert lines == {"LSS": [(1, 1), (2, 2), (4, 4)], "SumMax": [(1, 1), (2, 2), (4, 4)]}
+    pyplot.close(figure)
+
+
+def test_auc_and_time_stand_over_the_number_of_meta_queries():
+    rows = {f"N = {number}": [{"test_auc": "0.9", "inference_ms_per_sample": str(number)}] for number in (16, 32)}
+    figure = draw_queries(rows)
+    assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[16, 32], [16, 32]]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [16, 32]
+    pyplot.close(figure)
+
+
+def test_auc_is_validations_and_query_similarity_trainings():
+    rows = [
+        {"step": 1, "split": "train", "query_similarity": 0.5, "auc": 0.6},
+        {"step": 2, "split": "validation", "auc": 0.8},
+        {"step": 3, "split": "train", "query_similarity": 0.9, "auc": 0.7},
+    ]
+    figure = technique_figure([("FIT", RunRecord(Path(), {}, {}, rows))])
+    assert figure is not None
+    curves = [list(zip(*axes.lines[0].get_data(), strict=True)) for axes in figure.axes]
+    assert curves == [[(2, 0.8)], [(1, 0.5), (3, 0.9)]]
+    pyplot.close(figure)
+
+
+def test_nothing_is_drawn_of_nothing():
+    assert technique_figure([]) is None
+    assert ablation_figure({"FIT": [{"test_auc": "0.9"}]}) is None
+
+
+def test_the_sweeps_contain_the_papers_own_setting_and_no_run_twice():
+    paper = next(cell for cell in FIT.of_budget("paper") if cell.label == "FIT")
+    for sweep in SWEEPS.values():
+        prints = [config_of(cell, seed=0).fingerprint for cell in sweep.cells]
+        assert len(set(prints)) == len(prints)
+        assert config_of(paper, seed=0).fingerprint in prints

@@ -1,0 +1,77 @@
+import pytest
+
+from benchmarks.paper.render import render
+from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, difference, run
+
+TWO_TOWER, OURS = cell(FIT, "Two-Tower"), cell(FIT, "FIT")
+
+
+def line_of(text: str, label: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+    return line
+
+
+def test_a_table_shows_mean_and_spread_over_seeds_beside_the_paper():
+    rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92), run(FIT, OURS, 1, 0.94)]
+    line = line_of(render(FIT, rows, []), "FIT")
+    assert "| 0.9300 ± 0.0141 *0.9225* |" in line
+    assert "+7.50% *+14.34%*" in line  # eq. 22: (0.93 - 0.5) / (0.90 - 0.5) - 1, and the paper's own
+    assert line.endswith("| 1,000 | 2.0 ± 0.0 | 60 ± 0 | 0.250 ± 0.000 | 2 |")
+
+
+def test_a_cell_without_runs_and_a_budget_without_runs_are_left_out():
+    text = render(FIT, [run(FIT, OURS, 0, 0.92)], [])
+    assert "SumMax" not in text
+    assert "sharded" not in text
+    assert "Only FIT is trained yet." in text
+    assert render(FIT, [], []) == "No run is recorded yet."
+
+
+def test_parameters_and_inference_stand_beside_the_papers():
+    line = line_of(render(T2DIFF, [run(T2DIFF, cell(T2DIFF, "SASRec"), 0, 0.3)], []), "SASRec")
+    assert "| 1,000 *0.126M* |" in line
+    assert "| 0.250 *0.56* |" in line
+    assert "| 0.3000 *0.1556* |" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.004, "FIT is ahead of the best baseline, Two-Tower (+0.0040 AUC, 4.0 standard errors)."),
+        (-0.004, "FIT is behind the best baseline, Two-Tower (-0.0040 AUC, 4.0 standard errors)."),
+        (0.001, "Between FIT and the best baseline, Two-Tower, the test rows decide nothing (+0.0010 AUC, 1.0 standard errors)."),
+    ],
+)
+def test_the_table_says_whether_the_proposed_model_leads(value: float, expected: str):
+    rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92)]
+    text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, value)])
+    assert expected in text
+    assert f"| {value:+.4f} ± 0.0010 |" in line_of(text, "FIT")
+    assert "| best baseline |" in line_of(text, "Two-Tower")
+
+
+def test_a_difference_of_older_runs_is_not_shown():
+    rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92)]
+    text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004) | {"config": "older older"}])
+    assert "FIT and the best baseline, Two-Tower, are not compared row by row yet." in text
+
+
+def test_who_is_first_is_told_metric_by_metric_and_a_smaller_logloss_is_better():
+    rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92)]
+    assert "Ahead: **FIT** in AUC, AUC, popular negatives; **Two-Tower** in logloss." in render(FIT, rows, [])
+
+
+def test_older_rows_are_counted_and_every_machine_is_named():
+    rows = [run(FIT, OURS, 0, 0.92), run(FIT, OURS, 1, 0.94) | {"cpu": "another cpu", "commit": "def"}]
+    text = render(FIT, [*rows, rows[0] | {"config": "older", "test_auc": "0.5"}], [])
+    assert "Machines: a cpu, 2 cores, GPU none, torch 2.13.0, torchrec 1.8.0; another cpu, 2 cores" in text
+    assert "Commits: abc, def." in text
+    assert "1 older row(s) of the results file" in text
+    assert "left out" not in render(FIT, rows, [])
+
+
+def test_a_counted_baseline_stands_in_every_budget_that_has_a_trained_row():
+    popularity = {"recipe": "popularity", "test_auc": "0.81", "num_parameters": "0", "seed": "", "config": "data"}
+    counted = run(FIT, OURS, 0, 0.9) | {"num_ranks": "", "test_logloss": ""} | popularity
+    text = render(FIT, [counted, run(FIT, OURS, 0, 0.92), run(FIT, cell(FIT, "FIT", "paper"), 0, 0.93)], [])
+    assert text.count("| Popularity (training counts) | 0.8100 | – |") == 2

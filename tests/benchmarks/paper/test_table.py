@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.paper import table as paper_table
+from benchmarks.paper.rows import cell_of
+from benchmarks.paper.table import best_baseline, compare_recorded, fill, pairs_of, rows_by_label
+from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.significance import Run, SplitRows
+from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, run
+from trainer.cli import parse_run_config
+
+OURS, TWO_TOWER, SASREC, CASER = cell(FIT, "FIT"), cell(FIT, "Two-Tower"), cell(T2DIFF, "SASRec"), cell(T2DIFF, "Caser")
+
+
+def test_a_row_is_current_only_with_the_cells_configuration_for_its_seed_and_its_number_of_ranks():
+    cells, row = FIT.of_budget("tuned"), run(FIT, OURS, 1, 0.92)
+    assert cell_of(row, cells) is OURS
+    assert cell_of(row | {"config": run(FIT, OURS, 0, 0.92)["config"]}, cells) is None
+    assert cell_of(row | {"config": ""}, cells) is None
+    assert cell_of(row | {"num_ranks": "2"}, cells) is None
+    assert cell_of(row | {"recipe": "fit_demo"}, cells) is None
+
+
+def test_a_row_is_told_apart_from_those_of_its_recipe_with_other_overrides():
+    without = cell(FIT, "FIT w/o MQM")
+    assert without.recipe == OURS.recipe
+    assert cell_of(run(FIT, without, 0, 0.9), FIT.of_budget("tuned")) is without
+
+
+def test_only_what_is_not_recorded_is_trained_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trained: list[tuple[str, str]] = []
+
+    def finished_run(recipe: str, *, overrides: list[str], num_ranks: int) -> dict:
+        assert num_ranks == 1
+        trained.append((recipe, overrides[-1]))
+        return {}
+
+    monkeypatch.setattr(paper_table, "finished_run", finished_run)
+    monkeypatch.setattr(paper_table, "trained_row", lambda table, cell, seed, results: run(table, cell, seed, 0.9) | results)
+    older = run(FIT, OURS, 1, 0.5) | {"config": "older"}
+    replace_rows(tmp_path / "runs.csv", [run(FIT, OURS, 0, 0.92), older], key=paper_table.KEY)
+    for _ in range(2):
+        fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2)
+    assert trained == [("two_tower_ml1m_adam", "0"), ("two_tower_ml1m_adam", "1"), ("fit_ml1m_adam", "1")]
+    assert len(read_rows(tmp_path / "runs.csv")) == 5  # the older one stays
+
+
+def test_the_best_baseline_has_the_best_headline_and_is_no_ablation():
+    ablation = cell(T2DIFF, "Mixed-attention")
+    rows = {
+        SASREC.label: [{"test_recall@20": "0.2"}],
+        CASER.label: [{"test_recall@20": "0.3"}],
+        ablation.label: [{"test_recall@20": "1"}],
+    }
+    assert best_baseline(T2DIFF, [SASREC, CASER, ablation], rows) is CASER
+    assert best_baseline(T2DIFF, [ablation], rows) is None
+
+
+def test_every_trained_cell_is_paired_with_the_best_baseline_in_the_seeds_that_both_have():
+    rows = rows_by_label([SASREC, CASER], [run(T2DIFF, SASREC, seed, 0.3) for seed in (0, 1)] + [run(T2DIFF, CASER, 1, 0.2)])
+    assert [(pair.first, pair.second, pair.seed) for pair in pairs_of(T2DIFF, [SASREC, CASER], rows)] == [(CASER, SASREC, 1)]
+
+
+def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scored: list[str] = []
+
+    def rows_of(run: Run, *, seed: int) -> SplitRows:
+        scored.append(run.label)
+        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(run.label == "SASRec")]).double(), None)
+
+    monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
+    monkeypatch.setattr(paper_table, "has_results", lambda folder: "seed1" not in folder.name)
+    runs, differences = tmp_path / "runs.csv", tmp_path / "differences.csv"
+    replace_rows(runs, [run(T2DIFF, one, seed, value) for one, value in ((SASREC, 0.3), (CASER, 0.2)) for seed in (0, 1)], key=())
+    for _ in range(2):
+        compare_recorded(T2DIFF, [SASREC, CASER], runs, differences=differences)
+    assert scored == ["Caser", "SASRec"]
+    (row,) = read_rows(differences)
+    assert (row["first"], row["second"], row["seed"]) == ("Caser", "SASRec", "0")
+    assert float(row["difference"]) == pytest.approx(-1 / 3, abs=1e-6)
