@@ -2,6 +2,7 @@
 
     python -m benchmarks.paper table --paper t2diff --dataset ml1m --seeds 2     # trains, records, prints, updates README.md
     python -m benchmarks.paper table --paper fit --budget paper --no-train       # from benchmarks/results only
+    python -m benchmarks.paper table --paper fit --dataset ml1m_last --budget paper    # Two-Tower and FIT on few training rows
     python -m benchmarks.paper search --model sasrec --trials 20                 # random search, validation picks
     python -m benchmarks.paper --smoke                                           # every cell for some seconds, on tiny data
 
@@ -16,7 +17,8 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks import ablation
-from benchmarks.paper.cells import SWEEPS, TABLES, Budget, Dataset, Paper
+from benchmarks.paper.cells import SWEEPS, TABLES, Budget, Dataset, Paper, PaperTable
+from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
 from benchmarks.paper.figures import draw
 from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
@@ -26,6 +28,7 @@ from benchmarks.paper.table import compare_recorded, fill
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
 from trainer.cli import one_screen_errors
+from trainer.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ def main() -> None:
 
 def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     """Train, record and compare what is missing of a budget, then print the paper's table and put it into README.md."""
-    table, name = TABLES[arguments.paper, arguments.dataset], f"{arguments.paper}_{arguments.dataset}"
+    table, name = _table(arguments, budget), f"{arguments.paper}_{arguments.dataset}"
     path, differences = RESULTS / f"{name}.csv", RESULTS / f"significance_{name}.csv"
     cells = [cell for cell in table.of_budget(budget) if cell.recipe in (arguments.recipes or (cell.recipe,))]
     trained = next(cell for cell in table.cells if cell.role != "counted")
@@ -90,6 +93,10 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
+    if arguments.paper == "fit":
+        replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
+    if arguments.dataset != "ml1m":
+        return
     replace_section(ROOT / "README.md", name, text)
     if arguments.sweeps and arguments.train and arguments.paper == "fit":
         for sweep, swept in SWEEPS.items():
@@ -98,6 +105,22 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
         for group in ("schedules", "steps"):  # Tables 3 and 4
             ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+
+
+def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
+    """The table that is asked for.
+
+    Raises:
+        UserError: the paper has none on that data set, or none of its cells is of that budget.
+    """
+    table = TABLES.get((arguments.paper, arguments.dataset))
+    if table is None:
+        known = [dataset for paper, dataset in TABLES if paper == arguments.paper]
+        raise UserError(f"--dataset {arguments.dataset}: --paper {arguments.paper} has tables on {known}")
+    budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
+    if budget not in budgets:
+        raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
+    return table
 
 
 if __name__ == "__main__":

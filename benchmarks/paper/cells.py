@@ -10,7 +10,8 @@ from typing import Literal
 from trainer.recipes import RECIPES
 
 Paper = Literal["t2diff", "fit"]
-Dataset = Literal["ml1m"]
+Dataset = Literal["ml1m", "ml1m_stride10", "ml1m_stride50", "ml1m_last"]
+"""ml1m: every row; then as many training rows as `--train-stride 10`, `50` or `--train-rows last` leave (FIT)."""
 Budget = Literal["tuned", "paper", "sharded"]
 Role = Literal["counted", "baseline", "ablation", "proposed"]
 
@@ -49,6 +50,8 @@ class PaperTable:
     """The metric that decides: the best baseline is the one with the largest, and leads over it are tested for significance."""
     base: str | None = None
     """Label of the row that relative improvements (FIT eq. 22) refer to; None: the paper shows none."""
+    training_rows: str = "all"
+    """Which of a user's training rows there are, in words."""
 
     def of_budget(self, budget: Budget) -> tuple[Cell, ...]:
         """The counted baselines and a budget's own cells."""
@@ -141,6 +144,22 @@ def _fit_ablations_tuned() -> list[Cell]:
     return [Cell(label=label, recipe="fit_ml1m_adam", overrides=words, role="ablation") for label, words in FIT_ABLATIONS.values()]
 
 
+def _fit_with_fewer_rows(data: str, *, training_rows: str, max_epochs: int) -> PaperTable:
+    """Two-Tower and FIT by the paper's preset, with epochs to spare, on data with fewer training rows."""
+    words = ("--data", f"data/{data}", "--loop.max-epochs", str(max_epochs), "--loop.patience", "6")
+    return PaperTable(
+        cells=(
+            Cell(label="Popularity (training counts)", recipe=POPULARITY, role="counted"),
+            Cell(label="Two-Tower", recipe="two_tower_ml1m_paper", overrides=words, budget="paper"),
+            Cell(label="FIT", recipe="fit_ml1m_paper", overrides=words, role="proposed", budget="paper"),
+        ),
+        metrics=("auc", "logloss", "popularity_auc"),
+        headline="auc",
+        base="Two-Tower",
+        training_rows=training_rows,
+    )
+
+
 TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
     ("t2diff", "ml1m"): PaperTable(
         cells=(
@@ -174,6 +193,9 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         headline="auc",
         base="Two-Tower",
     ),
+    ("fit", "ml1m_stride10"): _fit_with_fewer_rows("ml1m_stride10", training_rows="every tenth", max_epochs=30),
+    ("fit", "ml1m_stride50"): _fit_with_fewer_rows("ml1m_stride50", training_rows="every fiftieth", max_epochs=60),
+    ("fit", "ml1m_last"): _fit_with_fewer_rows("ml1m_last", training_rows="one", max_epochs=60),
 }
 
 

@@ -9,9 +9,9 @@ import operator
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks.paper.cells import FIT_LABELS, T2DIFF_LABELS, Dataset, Paper
+from benchmarks.paper.cells import FIT_LABELS, T2DIFF_LABELS, Paper
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, run_columns
@@ -50,7 +50,7 @@ class SearchArguments:
 
     model: str
     """A model of T2Diff's or FIT's table, as its recipe calls it: sasrec, gru4rec, t2diff, fit, …"""
-    dataset: Dataset = "ml1m"
+    dataset: Literal["ml1m"] = "ml1m"
     trials: int = 20
     """Points of the grid, drawn without replacement."""
 

@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an empty table, in place of the repository's root."""
-    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")]
+    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")] + ["fit_training_rows"]
     (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
@@ -89,3 +90,20 @@ def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff", "--no-train"])
     command.main()
     assert reproduced == [("schedules", False), ("steps", False)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
+        (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
+    ],
+)
+@pytest.mark.usefixtures("repository")
+def test_a_table_that_does_not_exist_is_refused_with_those_that_do(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))

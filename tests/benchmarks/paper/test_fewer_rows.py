@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from benchmarks.paper.cells import TABLES
+from benchmarks.paper.fewer_rows import render_by_training_rows
+from benchmarks.paper.rows import KEY
+from benchmarks.result_rows import replace_rows
+from tests.benchmarks.paper.recorded import cell, run
+
+
+def test_a_data_set_has_a_line_once_both_models_are_recorded_on_it(tmp_path: Path):
+    assert render_by_training_rows(tmp_path) == "No run is recorded yet."
+    for dataset, aucs in {"ml1m_last": {"Two-Tower": 0.7, "FIT": 0.8}, "ml1m_stride50": {"FIT": 0.9}}.items():
+        table = TABLES["fit", dataset]
+        rows = [run(table, cell(table, label, "paper"), seed, auc + 0.02 * seed) for label, auc in aucs.items() for seed in range(2)]
+        replace_rows(tmp_path / f"fit_{dataset}.csv", rows, key=KEY)
+    text = render_by_training_rows(tmp_path)
+    assert "| one | 0.7100 ± 0.0141 | 0.8100 ± 0.0141 | – |" in text
+    assert "every fiftieth" not in text
