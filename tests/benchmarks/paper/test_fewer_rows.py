@@ -11,7 +11,8 @@ def test_a_data_set_has_a_line_once_both_models_are_recorded_on_it(tmp_path: Pat
     assert render_by_training_rows(tmp_path) == "No run is recorded yet."
     for dataset, aucs in {"ml1m_last": {"Two-Tower": 0.7, "FIT": 0.8}, "ml1m_stride50": {"FIT": 0.9}}.items():
         table = TABLES["fit", dataset]
-        rows = [run(table, cell(table, label, "paper"), seed, auc + 0.02 * seed) for label, auc in aucs.items() for seed in range(2)]
+        trained = [(cell(table, label, "paper"), auc) for label, auc in aucs.items()]
+        rows = [run(table, one, seed, auc + 0.02 * seed) for one, auc in trained for seed in range(2)]
         replace_rows(tmp_path / f"fit_{dataset}.csv", rows, key=KEY)
     text = render_by_training_rows(tmp_path)
     assert "| one | 0.7100 ± 0.0141 | 0.8100 ± 0.0141 | – |" in text
