@@ -124,7 +124,7 @@ def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: S
         if best is not None:
             firsts.setdefault(best[1], []).append(NAMES.get(name, name))
     ahead = [f"**{label}** in {', '.join(names)}" for label, names in firsts.items()]
-    sentences = [f"Ahead: {'; '.join(ahead)}."]
+    sentences = [f"Best means: {'; '.join(ahead)}."]
     baseline = best_baseline(table, cells, rows)
     for cell in trained:
         if cell.role == "proposed" and baseline is not None:

@@ -58,7 +58,7 @@ def test_a_difference_of_older_runs_is_not_shown():
 
 def test_who_is_first_is_told_metric_by_metric_and_a_smaller_logloss_is_better():
     rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92)]
-    assert "Ahead: **FIT** in AUC, AUC, popular negatives; **Two-Tower** in logloss." in render(FIT, rows, [])
+    assert "Best means: **FIT** in AUC, AUC, popular negatives; **Two-Tower** in logloss." in render(FIT, rows, [])
 
 
 def test_older_rows_are_counted_and_every_machine_is_named():
