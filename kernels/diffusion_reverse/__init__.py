@@ -40,7 +40,7 @@ def diffusion_reverse(
         backend: auto, torch or triton, see kernels.dispatch.
 
     Returns:
-        [B, D]; 0 for a row without valid positions.
+        [B, D] in the condition's type; 0 for a row without valid positions.
 
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run.
@@ -53,18 +53,9 @@ def diffusion_reverse(
             )
         _check_num_noise(noise_BNLD.shape[1], steps)
         if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
-            condition_BLD, weights, signal = _kernel_inputs(condition_BLD, layers, steps, packed_weights)
-            noise_BNLD, coefficient = noise_BNLD.float().contiguous(), steps.coefficient_S3.float()
-            return launch.reverse_from_noise(
-                condition_BLD,
-                valid_BL.contiguous(),
-                noise_BNLD,
-                weights.tiles,
-                weights.vectors,
-                coefficient,
-                signal,
-                weights.widths,
-            )
+            inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), noise_BNLD.float().contiguous())
+            process = _kernel_process(layers, steps, packed_weights)
+            return launch.reverse_from_noise(*inputs, *process).to(condition_BLD.dtype)
     return reference.diffusion_reverse(condition_BLD, valid_BL, noise_BNLD, layers, steps)
 
 
@@ -95,12 +86,9 @@ def diffusion_reverse_keyed(
             )
         _check_num_noise(num_noise, steps)
         if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
-            condition_BLD, weights, signal = _kernel_inputs(condition_BLD, layers, steps, packed_weights)
-            key = (row_id_B.contiguous(), seed, num_noise)
-            tiles, vectors, widths = weights
-            return launch.reverse_from_key(
-                condition_BLD, valid_BL.contiguous(), *key, tiles, vectors, steps.coefficient_S3.float(), signal, widths
-            )
+            inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), row_id_B.contiguous(), seed, num_noise)
+            process = _kernel_process(layers, steps, packed_weights)
+            return launch.reverse_from_key(*inputs, *process).to(condition_BLD.dtype)
     num_positions, dim = condition_BLD.shape[1], condition_BLD.shape[2]
     noise_BNLD = normal_of_rows(row_id_B, num_noise * num_positions * dim, seed).view(-1, num_noise, num_positions, dim)
     return reference.diffusion_reverse(condition_BLD, valid_BL, noise_BNLD.to(condition_BLD.dtype), layers, steps)
@@ -114,11 +102,13 @@ def unsupported(condition_BLD: torch.Tensor, layers: list[ConvWeights]) -> str |
     return unpackable(layers) or unsupported_type(condition_BLD) or unsupported_gradient(condition_BLD, *weights)
 
 
-def _kernel_inputs(
-    condition_BLD: torch.Tensor, layers: list[ConvWeights], steps: ReverseSteps, weights: PackedWeights | None
-) -> tuple[torch.Tensor, PackedWeights, torch.Tensor | None]:
+def _kernel_process(
+    layers: list[ConvWeights], steps: ReverseSteps, weights: PackedWeights | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[int, int, int, int]]:
+    """Tiles, vectors, coefficients, signals and widths."""
+    tiles, vectors, widths = weights or packed(layers, torch.float32)
     signal_S3O = None if steps.signal_SI is None else signal_taps(layers, steps.signal_SI)
-    return condition_BLD.float().contiguous(), weights or packed(layers, torch.float32), signal_S3O
+    return tiles, vectors, steps.coefficient_S3.float().contiguous(), signal_S3O, widths
 
 
 def _check(condition_BLD: torch.Tensor, valid_BL: torch.Tensor, layers: list[ConvWeights], steps: ReverseSteps) -> None:

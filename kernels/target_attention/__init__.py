@@ -89,7 +89,7 @@ def dice_gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.T
             shapes = [tuple(tensor.shape) for tensor in (hidden_XC, normal_XC, alpha_C)]
             raise ValueError(f"hidden_XC, normal_XC and alpha_C have shapes {shapes}, expected [X, C], [X, C] and [C]")
         if uses_triton(backend, hidden_XC, unsupported=unsupported_type(hidden_XC, normal_XC, alpha_C)):
-            return launch.gate(hidden_XC.contiguous(), normal_XC.contiguous(), alpha_C)
+            return launch.gate(hidden_XC.contiguous(), normal_XC.contiguous(), alpha_C.contiguous())
     return reference.dice_gate(hidden_XC, normal_XC, alpha_C)
 
 

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch.library import triton_op
 
-from kernels.interpreter import MIN_DOT, launchable
+from kernels.interpreter import MIN_DOT, run_kernel
 from kernels.target_attention.triton_dice import gate_backward_kernel, gate_kernel
 from kernels.target_attention.triton_kernel import backward_kernel, forward_kernel
 
@@ -41,7 +41,9 @@ def _forward(
     """`weights` in the order of the kernel's arguments, from the first layer's base on."""
     num_rows, num_queries = offset.shape[0] - 1, query.shape[0] if every else 1
     out = history_JD.new_empty((num_rows, num_queries, history_JD.shape[1]) if every else (num_rows, history_JD.shape[1]))
-    launchable(forward_kernel)[((num_rows + FORWARD["ROWS"] - 1) // FORWARD["ROWS"], num_queries)](
+    run_kernel(
+        forward_kernel,
+        ((num_rows + FORWARD["ROWS"] - 1) // FORWARD["ROWS"], num_queries),
         history_JD,
         offset,
         query,
@@ -111,7 +113,9 @@ def attend_backward(
     num_programs = (num_rows + BACKWARD["ROWS"] - 1) // BACKWARD["ROWS"]
     grads = [torch.empty_like(tensor) for tensor in (history_JD, query_BD, base_BC)]
     parts = [weight.new_empty((num_programs, *weight.shape), dtype=torch.float32) for weight in learned]
-    launchable(backward_kernel)[(num_programs,)](
+    run_kernel(
+        backward_kernel,
+        (num_programs,),
         history_JD,
         offset,
         query_BD,
@@ -154,7 +158,7 @@ def gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.Tensor
     blocks = _gate_blocks(hidden_XC.shape[1])
     out_XC = torch.empty_like(hidden_XC)
     grid = ((hidden_XC.shape[0] + blocks["BLOCK_X"] - 1) // blocks["BLOCK_X"],)
-    launchable(gate_kernel)[grid](hidden_XC, normal_XC, alpha_C, out_XC, hidden_XC.shape[0], **blocks)
+    run_kernel(gate_kernel, grid, hidden_XC, normal_XC, alpha_C, out_XC, hidden_XC.shape[0], **blocks)
     return out_XC
 
 
@@ -168,7 +172,7 @@ def gate_backward(
     grad_hidden_XC, grad_normal_XC = torch.empty_like(hidden_XC), torch.empty_like(normal_XC)
     part_YC = alpha_C.new_empty((num_programs, alpha_C.shape[0]), dtype=torch.float32)
     grads = (grad_hidden_XC, grad_normal_XC, part_YC)
-    launchable(gate_backward_kernel)[(num_programs,)](hidden_XC, normal_XC, alpha_C, grad_XC, *grads, hidden_XC.shape[0], **blocks)
+    run_kernel(gate_backward_kernel, (num_programs,), hidden_XC, normal_XC, alpha_C, grad_XC, *grads, hidden_XC.shape[0], **blocks)
     return grad_hidden_XC, grad_normal_XC, part_YC.sum(0).to(alpha_C.dtype)
 
 

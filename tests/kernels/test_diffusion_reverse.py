@@ -71,6 +71,7 @@ def test_bfloat16_products_err_at_most_twice_as_much_as_plain_torch_in_bfloat16(
     rough_steps = ReverseSteps(steps.coefficient_S3.bfloat16(), None)
     rough_BD = reference.diffusion_reverse(condition_BLD.bfloat16(), valid_BL, noise_BNLD.bfloat16(), rough_layers, rough_steps)
     found_BD = fused(condition_BLD, valid_BL, noise_BNLD, layers, steps, dtype=torch.bfloat16)
+    assert fused(condition_BLD[:1].bfloat16(), valid_BL[:1], noise_BNLD[:1], layers, steps).dtype == rough_BD.dtype
     ours, theirs = ((other_BD.float() - exact_BD).square().mean().sqrt().item() for other_BD in (found_BD, rough_BD))
     assert ours <= 2 * theirs
     assert ours > 1e-5  # or the products were not in bfloat16

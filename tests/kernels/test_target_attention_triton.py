@@ -98,6 +98,23 @@ def test_all_queries_in_one_launch_equal_the_reference(lengths, num_queries):
     )
 
 
+def test_tensors_may_lie_in_memory_as_they_please():
+    history_JD, lengths_B, query_BD, weights = random_inputs([3, 0, 2], dim=8, widths=(10, 6))
+    expected_BD = target_attention(history_JD, lengths_B, query_BD, weights, backend="triton")
+    apart = [[scattered(tensor) for tensor in (history_JD, lengths_B, query_BD)], [scattered(weight) for weight in weights]]
+    assert not apart[1][3].is_contiguous()
+    assert torch.equal(target_attention(*apart[0], AttentionWeights(*apart[1]), backend="triton"), expected_BD)
+    gate = (history_JD, 2 * history_JD, torch.linspace(0, 1, 8, device=KERNEL_DEVICE))
+    assert torch.equal(dice_gate(*map(scattered, gate), backend="triton"), dice_gate(*gate, backend="triton"))
+
+
+def scattered(value):
+    """The same numbers, two apart from each other."""
+    if isinstance(value, DiceWeights):
+        return DiceWeights(*map(scattered, value[:3]), value.eps)
+    return torch.stack([value, torch.zeros_like(value)], dim=-1)[..., 0]
+
+
 def test_the_kernel_for_all_queries_is_refused_where_a_gradient_is_wanted():
     history_JD, lengths_B, query_BD, weights = random_inputs([2, 1], dim=4, widths=(10, 6))
     with pytest.raises(ValueError, match="has no gradient and an input wants one"):
