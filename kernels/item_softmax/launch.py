@@ -15,6 +15,8 @@ BLOCK_ROWS = 64
 BLOCK_ITEMS = 64
 GRADIENT_ITEMS = 32
 """Items of a tile in both gradients, and rows in the items': with 64, registers would spill."""
+MAX_WIDTH = 128
+"""Of the vectors: tiles of the next power of 2 would not fit an H100's shared memory."""
 PROGRAMS = 264
 """Programs that keep a GPU busy, two a multiprocessor of an H100; where tiles of rows are fewer, they share the catalogue out."""
 MIN_SHARE = 256

@@ -91,6 +91,13 @@ SCORING_CASES = {
         max_spilled_bytes=256,  # 48 with Triton 3.7.1, 184 with 3.6.0
         max_shared_bytes=96 * 1024,
     ),
+    "dice_gate": _of(
+        "kernels.target_attention.triton_dice:gate_kernel",
+        "hidden normal alpha out",
+        others={"num_rows": "i32"},
+        constants={"C": 64, "BLOCK_X": 64, "BLOCK_C": 64},
+        max_shared_bytes=16 * 1024,
+    ),
     "dice_gate_backward": _of(
         "kernels.target_attention.triton_dice:gate_backward_kernel",
         "hidden normal alpha grad grad_hidden grad_normal part_alpha",

@@ -48,7 +48,7 @@ def test_the_kernel_equals_the_reference(num_rows, num_positions):
 def test_widths_of_the_levels_may_differ_and_steps_may_be_told():
     torch.manual_seed(0)
     layers, steps = random_layers(32, widths=(16, 32, 64)), random_steps(2, signal_dim=64)
-    rows = random_rows(2, 10, 32, 1)
+    rows = random_rows(11, 10, 32, 1, lengths_B=torch.arange(11))  # every way that a history can begin within a block
     expected_BD = diffusion_reverse(*rows, layers, steps)
     torch.testing.assert_close(fused(*rows, layers, steps), expected_BD, **TOLERANCE)
     assert not torch.allclose(expected_BD, diffusion_reverse(*rows, layers, ReverseSteps(steps.coefficient_S3, None)), atol=1e-3)

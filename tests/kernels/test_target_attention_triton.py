@@ -151,3 +151,16 @@ def test_fused_gate_in_bfloat16_errs_no_more_than_the_reference_in_bfloat16():
     for place, exact in enumerate(with_gradients(reference.dice_gate(*wide), wide)):
         allowed = (2 if place == 0 else 5) * (theirs[place].double() - exact).abs().max()
         assert (ours[place].double() - exact).abs().max() <= allowed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@torch.no_grad()
+def test_results_beyond_2_to_the_31st_number_are_written_as_any_other():
+    num_rows, num_queries, dim = 2**20 + 1, 64, 32
+    *_, weights = random_inputs([1], dim=dim, dtype=torch.bfloat16)
+    history_JD = torch.randn(num_rows, dim, device="cuda", dtype=torch.bfloat16)
+    lengths_B, query_ND = torch.ones(num_rows, device="cuda", dtype=torch.int64), torch.randn_like(history_JD[:num_queries])
+    found_BND = target_attention_all(history_JD, lengths_B, query_ND, weights, backend="triton")
+    expected_BND = target_attention_all(history_JD[-2:], lengths_B[-2:], query_ND, weights, backend="triton")
+    assert torch.equal(found_BND[-2:], expected_BND)
