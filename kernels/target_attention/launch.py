@@ -17,16 +17,30 @@ FORWARD = {"BLOCK_L": 32, "ROWS": 4, "num_warps": 8}
 BACKWARD = {"BLOCK_L": 16, "ROWS": 16, "num_warps": 8, "num_stages": 1}
 """Positions of a tile, as many as registers hold, and rows of a program: weights are loaded once for all of them, and backward
 writes one share of their gradients for all."""
+MAX_WEIGHTS = 128 * 64 + 64 * 16
+"""Numbers in the tiles of W4 and W2: with D = 128, C = 64, E = 16 backward takes 168 KB of an H100's 227 KB of shared memory."""
 GATE_NUMBERS = 4096
 """Activations of a tile of the gate."""
 
 
+def _blocks(dim: int, hidden1_dim: int, hidden2_dim: int) -> dict[str, int]:
+    sizes = {"D": dim, "C": hidden1_dim, "E": hidden2_dim}
+    return {f"BLOCK_{name}": max(MIN_DOT, triton.next_power_of_2(size)) for name, size in sizes.items()}
+
+
+def too_wide(dim: int, hidden1_dim: int, hidden2_dim: int) -> str | None:
+    """Why the kernel cannot take these widths D, C and E; None where it can."""
+    block_d, block_c, block_e = _blocks(dim, hidden1_dim, hidden2_dim).values()
+    if block_c * (block_d + block_e) > MAX_WEIGHTS:
+        return f"its widths D={dim}, C={hidden1_dim}, E={hidden2_dim} are too large for the kernel: {MAX_WEIGHTS} weights at most"
+    return None
+
+
 def _constants(history_JD: torch.Tensor, hidden1_C: torch.Tensor, hidden2_E: torch.Tensor) -> dict[str, object]:
-    sizes = {"D": history_JD.shape[1], "C": hidden1_C.shape[0], "E": hidden2_E.shape[0]}
-    blocks = {f"BLOCK_{name}": max(MIN_DOT, triton.next_power_of_2(size)) for name, size in sizes.items()}
+    widths = history_JD.shape[1], hidden1_C.shape[0], hidden2_E.shape[0]
     # TF32 holds a 16-bit number exactly; float32 in three parts keeps the reference's precision on tensor cores
     precision = "tf32x3" if history_JD.dtype == torch.float32 else "tf32"
-    return {**sizes, **blocks, "PRECISION": precision}
+    return {**dict(zip("DCE", widths, strict=True)), **_blocks(*widths), "PRECISION": precision}
 
 
 def _forward(

@@ -108,6 +108,15 @@ def test_tensors_may_lie_in_memory_as_they_please():
     assert torch.equal(dice_gate(*map(scattered, gate), backend="triton"), dice_gate(*gate, backend="triton"))
 
 
+@torch.no_grad()
+def test_a_network_too_wide_for_the_kernel_is_refused_by_it_and_left_to_the_reference_by_auto():
+    history_JD, lengths_B, query_BD, weights = random_inputs([2, 1], dim=129)
+    for function in (target_attention, target_attention_all):
+        with pytest.raises(ValueError, match="widths D=129, C=64, E=16 are too large for the kernel"):
+            function(history_JD, lengths_B, query_BD, weights, backend="triton")
+        assert torch.isfinite(function(history_JD, lengths_B, query_BD, weights)).all()
+
+
 def scattered(value):
     """The same numbers, two apart from each other."""
     if isinstance(value, DiceWeights):
