@@ -52,7 +52,7 @@ def diffusion_reverse(
                 f"noise_BNLD has shape {tuple(noise_BNLD.shape)}, expected [B, N, L, D] of {tuple(condition_BLD.shape)}"
             )
         _check_num_noise(noise_BNLD.shape[1], steps)
-        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
+        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers, _operand_type(packed_weights))):
             inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), noise_BNLD.float().contiguous())
             process = _kernel_process(layers, steps, packed_weights)
             return launch.reverse_from_noise(*inputs, *process).to(condition_BLD.dtype)
@@ -85,7 +85,7 @@ def diffusion_reverse_keyed(
                 "a seed in [0, 2^63)"
             )
         _check_num_noise(num_noise, steps)
-        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
+        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers, _operand_type(packed_weights))):
             inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), row_id_B.contiguous(), seed, num_noise)
             process = _kernel_process(layers, steps, packed_weights)
             return launch.reverse_from_key(*inputs, *process).to(condition_BLD.dtype)
@@ -94,12 +94,17 @@ def diffusion_reverse_keyed(
     return reference.diffusion_reverse(condition_BLD, valid_BL, noise_BNLD.to(condition_BLD.dtype), layers, steps)
 
 
-def unsupported(condition_BLD: torch.Tensor, layers: list[ConvWeights]) -> str | None:
-    """Why the kernel cannot take these inputs; None where it can."""
-    if condition_BLD.shape[1] > launch.MAX_POSITIONS:
-        return f"histories have {condition_BLD.shape[1]} positions and the kernel takes {launch.MAX_POSITIONS}"
+def unsupported(condition_BLD: torch.Tensor, layers: list[ConvWeights], dtype: torch.dtype) -> str | None:
+    """Why the kernel, with products of this type, cannot take these inputs; None where it can."""
+    num_positions, most = condition_BLD.shape[1], launch.MAX_POSITIONS[dtype]
+    if num_positions > most:
+        return f"histories have {num_positions} positions and the kernel takes {most} with {dtype} products"
     weights = [tensor for layer in layers for tensor in layer]
     return unpackable(layers) or unsupported_type(condition_BLD) or unsupported_gradient(condition_BLD, *weights)
+
+
+def _operand_type(packed_weights: PackedWeights | None) -> torch.dtype:
+    return torch.float32 if packed_weights is None else packed_weights.tiles.dtype
 
 
 def _kernel_process(

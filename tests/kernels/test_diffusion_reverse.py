@@ -117,7 +117,7 @@ def test_scripted_calls_take_the_reference():
     [
         (random_layers(24), 5, r"widths \(24, 24, 48, 48\)"),
         ([random_conv(*pair) for pair in [(32, 16), (16, 32), (48, 16), (16, 16)]], 5, "4 convolutions"),
-        (random_layers(16), launch.MAX_POSITIONS + 1, "513 positions and the kernel takes 512"),
+        (random_layers(16), 257, "257 positions and the kernel takes 256 with torch.float32 products"),
     ],
 )
 def test_what_the_kernel_cannot_take_is_said(layers, num_positions, reason):
@@ -125,7 +125,13 @@ def test_what_the_kernel_cannot_take_is_said(layers, num_positions, reason):
     rows, steps = random_rows(1, num_positions, dim, 1), random_steps(1)
     with pytest.raises(ValueError, match=f"backend='triton', but .*{reason}"):
         diffusion_reverse(*rows, layers, steps, None, "triton")
-    assert unsupported(rows[0], layers) is not None
+    assert unsupported(rows[0], layers, torch.float32) is not None
+
+
+def test_bfloat16_products_take_longer_histories():
+    condition_BLD, _, _ = random_rows(1, 257, WIDTH, 1)
+    assert unsupported(condition_BLD, random_layers(WIDTH), torch.bfloat16) is None
+    assert unsupported(condition_BLD.repeat(1, 2, 1), random_layers(WIDTH), torch.bfloat16) is not None
 
 
 def test_a_gradient_is_refused_where_one_is_wanted():
