@@ -20,8 +20,8 @@ SMALL_TILE, MAX_TILE = 16, 128
 BLOCK = 4
 """Positions of a block."""
 MAX_POSITIONS = {torch.bfloat16: BLOCK * MAX_TILE, torch.float32: BLOCK * MAX_TILE // 2}
-"""Operands' type -> positions of a history: its blocks fill a tile, and in float32 the largest would take 254 KB of shared memory, more
-than an H100 has."""
+"""Operands' type -> positions of a history: its blocks fill a tile, of which the largest in float32 would take 254 KB of shared
+memory, more than an H100 has."""
 SHARED_BYTES = 160 * 1024
 """Of weights that may lie in the 227 KB of shared memory of an H100's program; the rest is for what its warps exchange."""
 
