@@ -12,7 +12,10 @@ from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
 if TYPE_CHECKING:
     from trainer.config import RunConfig
 
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    # tests/kernels/poison.py has to turn deterministic algorithms on, with which cuBLAS refuses to run under any other setting
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+else:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is decorated, so before anything imports one
 
 

@@ -16,18 +16,18 @@ class Peak(NamedTuple):
 
 _HOPPER_FLOPS: dict[Precision, float] = {"float32": 67e12, "tf32": 494.7e12, "float16": 989.4e12, "bfloat16": 989.4e12}
 PEAKS = {
-    "H100": Peak(3.35e12, _HOPPER_FLOPS),
-    "H200": Peak(4.8e12, _HOPPER_FLOPS),
-    "A100": Peak(2.04e12, {"float32": 19.5e12, "tf32": 156e12, "float16": 312e12, "bfloat16": 312e12}),
+    "NVIDIA H100 80GB HBM3": Peak(3.35e12, _HOPPER_FLOPS),
+    "NVIDIA H200": Peak(4.8e12, _HOPPER_FLOPS),
+    "NVIDIA A100-SXM4-80GB": Peak(2.04e12, {"float32": 19.5e12, "tf32": 156e12, "float16": 312e12, "bfloat16": 312e12}),
 }
-"""Part of torch.cuda.get_device_name() -> NVIDIA's data sheet of the SXM module (A100: 80 GB)."""
+"""torch.cuda.get_device_name() -> NVIDIA's data sheet; cards of the same chip in another form have other rates and other names."""
 
 
 def floor_seconds(work: Work, device: torch.device) -> float | None:
     """None on a CPU and on a GPU that PEAKS does not know."""
     if device.type != "cuda":
         return None
-    peak = next((peak for name, peak in PEAKS.items() if name in torch.cuda.get_device_name(device)), None)
+    peak = PEAKS.get(torch.cuda.get_device_name(device))
     if peak is None:
         return None
     return floor_of(work, peak, num_units=torch.cuda.get_device_properties(device).multi_processor_count)

@@ -2,10 +2,13 @@
 
 Each case is checked first (benchmarks.kernels.verify); a kernel that fails its check is timed, but no speed-up is told. Times are
 of warm calls, on a GPU with its L2 cache emptied before each. Without a GPU the references alone are timed, which says nothing of
-the kernels.
+the kernels. With --all each operator has a process of its own, since a kernel that reads where it must not ends its process's work
+on the GPU.
 """
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,10 +50,13 @@ class Arguments:
     """Folder whose kernels.csv gets a row per case and variant."""
     seconds: float = 0.3
     """Time spent on each variant, about, after its warm-up."""
+    minutes: float = 8.0
+    """No case is begun after them; with --all, operators share them."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise ValueError(f"seconds={self.seconds}, expected more than 0")
+        for name in ("seconds", "minutes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}, expected more than 0")
 
 
 def main() -> None:
@@ -74,16 +80,43 @@ def run(arguments: Arguments) -> None:
         raise UserError("nothing to measure: pass --all, or --op NAME (--list names them)")
     if arguments.op is not None and arguments.op not in OPS:
         raise UserError(f"--op {arguments.op}: expected one of {', '.join(OPS)}")
+    if arguments.op is None:
+        _run_all(arguments)
+    else:
+        _run_op(arguments.op, arguments)
+
+
+def _run_all(arguments: Arguments) -> None:
+    """RuntimeError where an operator's process fails, after the others have run."""
+    ends, failed = time.monotonic() + 60 * arguments.minutes, []
+    for place, name in enumerate(OPS):
+        minutes = max(0.1, (ends - time.monotonic()) / 60 / (len(OPS) - place))
+        options = {"op": name, "out": arguments.out.resolve(), "seconds": arguments.seconds, "minutes": f"{minutes:.2f}"}
+        if arguments.shapes is not None:
+            options["shapes"] = arguments.shapes
+        command = [sys.executable, "-m", "benchmarks.kernels.run", *(f"--{option}={value}" for option, value in options.items())]
+        if subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode != 0:
+            failed.append(name)
+    if failed:
+        raise RuntimeError(f"the processes of {', '.join(failed)} failed, see above; the rows of the others are written")
+
+
+def _run_op(name: str, arguments: Arguments) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         console.print("No GPU here: the references are timed on the CPU; the kernels are neither checked nor timed.")
-    for name in [arguments.op] if arguments.op is not None else list(OPS):
-        for shapes in [arguments.shapes] if arguments.shapes is not None else ("paper", "large"):
-            for case in OPS[name].cases(shapes, device):
-                rows = measure(case, device=device, seconds=arguments.seconds)
-                append_rows(arguments.out / FILE, [{"op": name, "shapes": shapes, **row, **_origin()} for row in rows])
-                for row in rows:
-                    console.print(_line(name, row))
+    ends = time.monotonic() + 60 * arguments.minutes
+    for shapes in [arguments.shapes] if arguments.shapes is not None else ("paper", "large"):
+        for case in OPS[name].cases(shapes, device):
+            if time.monotonic() > ends:
+                console.print(
+                    f"{name}, {case.label} and what follows: not measured, {arguments.minutes} minutes are up (--minutes)"
+                )
+                return
+            rows = measure(case, device=device, seconds=arguments.seconds)
+            append_rows(arguments.out / FILE, [{"op": name, "shapes": shapes, **row, **_origin()} for row in rows])
+            for row in rows:
+                console.print(_line(name, row))
 
 
 def _origin() -> dict[str, str]:
@@ -134,10 +167,15 @@ def _variants(case: Case, *, on_gpu: bool) -> Iterator[tuple[str, Callable[[], C
     """Name -> a function that prepares the call to time."""
     yield "eager", lambda: case.reference
     if on_gpu:
-        yield "compile", lambda: case.compiled or torch.compile(case.reference)
-        yield "cuda_graph", lambda: case.graph or captured(case.reference)
         yield "triton", lambda: case.kernel
         yield "triton_graph", lambda: captured(case.kernel)
+        yield "cuda_graph", lambda: case.graph or captured(case.reference)
+        yield "compile", lambda: _compiled(case)
+
+
+def _compiled(case: Case) -> Call:
+    torch.compiler.reset()  # what other cases compiled counts towards the limit after which code runs uncompiled
+    return case.compiled or torch.compile(case.reference)
 
 
 def quantiles(call: Call, *, device: torch.device, seconds: float) -> tuple[float, float, float]:

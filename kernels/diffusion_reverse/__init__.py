@@ -40,7 +40,7 @@ def diffusion_reverse(
         backend: auto, torch or triton, see kernels.dispatch.
 
     Returns:
-        [B, D]; 0 for a row without valid positions.
+        [B, D] in the condition's type; 0 for a row without valid positions.
 
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run.
@@ -52,19 +52,10 @@ def diffusion_reverse(
                 f"noise_BNLD has shape {tuple(noise_BNLD.shape)}, expected [B, N, L, D] of {tuple(condition_BLD.shape)}"
             )
         _check_num_noise(noise_BNLD.shape[1], steps)
-        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
-            condition_BLD, weights, signal = _kernel_inputs(condition_BLD, layers, steps, packed_weights)
-            noise_BNLD, coefficient = noise_BNLD.float().contiguous(), steps.coefficient_S3.float()
-            return launch.reverse_from_noise(
-                condition_BLD,
-                valid_BL.contiguous(),
-                noise_BNLD,
-                weights.tiles,
-                weights.vectors,
-                coefficient,
-                signal,
-                weights.widths,
-            )
+        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers, _operand_type(packed_weights))):
+            inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), noise_BNLD.float().contiguous())
+            process = _kernel_process(layers, steps, packed_weights)
+            return launch.reverse_from_noise(*inputs, *process).to(condition_BLD.dtype)
     return reference.diffusion_reverse(condition_BLD, valid_BL, noise_BNLD, layers, steps)
 
 
@@ -94,31 +85,35 @@ def diffusion_reverse_keyed(
                 "a seed in [0, 2^63)"
             )
         _check_num_noise(num_noise, steps)
-        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers)):
-            condition_BLD, weights, signal = _kernel_inputs(condition_BLD, layers, steps, packed_weights)
-            key = (row_id_B.contiguous(), seed, num_noise)
-            tiles, vectors, widths = weights
-            return launch.reverse_from_key(
-                condition_BLD, valid_BL.contiguous(), *key, tiles, vectors, steps.coefficient_S3.float(), signal, widths
-            )
+        if uses_triton(backend, condition_BLD, unsupported=unsupported(condition_BLD, layers, _operand_type(packed_weights))):
+            inputs = (condition_BLD.float().contiguous(), valid_BL.contiguous(), row_id_B.contiguous(), seed, num_noise)
+            process = _kernel_process(layers, steps, packed_weights)
+            return launch.reverse_from_key(*inputs, *process).to(condition_BLD.dtype)
     num_positions, dim = condition_BLD.shape[1], condition_BLD.shape[2]
     noise_BNLD = normal_of_rows(row_id_B, num_noise * num_positions * dim, seed).view(-1, num_noise, num_positions, dim)
     return reference.diffusion_reverse(condition_BLD, valid_BL, noise_BNLD.to(condition_BLD.dtype), layers, steps)
 
 
-def unsupported(condition_BLD: torch.Tensor, layers: list[ConvWeights]) -> str | None:
-    """Why the kernel cannot take these inputs; None where it can."""
-    if condition_BLD.shape[1] > launch.MAX_POSITIONS:
-        return f"histories have {condition_BLD.shape[1]} positions and the kernel takes {launch.MAX_POSITIONS}"
+def unsupported(condition_BLD: torch.Tensor, layers: list[ConvWeights], dtype: torch.dtype) -> str | None:
+    """Why the kernel, with products of this type, cannot take these inputs; None where it can."""
+    num_positions, most = condition_BLD.shape[1], launch.MAX_POSITIONS[dtype]
+    if num_positions > most:
+        return f"histories have {num_positions} positions and the kernel takes {most} with {dtype} products"
     weights = [tensor for layer in layers for tensor in layer]
     return unpackable(layers) or unsupported_type(condition_BLD) or unsupported_gradient(condition_BLD, *weights)
 
 
-def _kernel_inputs(
-    condition_BLD: torch.Tensor, layers: list[ConvWeights], steps: ReverseSteps, weights: PackedWeights | None
-) -> tuple[torch.Tensor, PackedWeights, torch.Tensor | None]:
+def _operand_type(packed_weights: PackedWeights | None) -> torch.dtype:
+    return torch.float32 if packed_weights is None else packed_weights.tiles.dtype
+
+
+def _kernel_process(
+    layers: list[ConvWeights], steps: ReverseSteps, weights: PackedWeights | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, tuple[int, int, int, int]]:
+    """Tiles, vectors, coefficients, signals and widths."""
+    tiles, vectors, widths = weights or packed(layers, torch.float32)
     signal_S3O = None if steps.signal_SI is None else signal_taps(layers, steps.signal_SI)
-    return condition_BLD.float().contiguous(), weights or packed(layers, torch.float32), signal_S3O
+    return tiles, vectors, steps.coefficient_S3.float().contiguous(), signal_S3O, widths
 
 
 def _check(condition_BLD: torch.Tensor, valid_BL: torch.Tensor, layers: list[ConvWeights], steps: ReverseSteps) -> None:

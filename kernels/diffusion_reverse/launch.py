@@ -11,7 +11,7 @@ import triton.language as tl
 from torch.library import triton_op
 
 from kernels.diffusion_reverse.triton_kernel import reverse_kernel
-from kernels.interpreter import launchable
+from kernels.interpreter import run_kernel
 
 NUM_WARPS = {16: 4, 32: 4, 64: 4, 128: 8}
 """Rows of a tile -> warps of its program."""
@@ -19,8 +19,9 @@ SMALL_TILE, MAX_TILE = 16, 128
 """Rows of the tile for a user at a time, and of the largest."""
 BLOCK = 4
 """Positions of a block."""
-MAX_POSITIONS = BLOCK * MAX_TILE
-"""Of a history: its blocks fill a tile."""
+MAX_POSITIONS = {torch.bfloat16: BLOCK * MAX_TILE, torch.float32: BLOCK * MAX_TILE // 2}
+"""Operands' type -> positions of a history: its blocks fill a tile, of which the largest in float32 would take 254 KB of shared
+memory, more than an H100 has."""
 SHARED_BYTES = 160 * 1024
 """Of weights that may lie in the 227 KB of shared memory of an H100's program; the rest is for what its warps exchange."""
 
@@ -37,32 +38,8 @@ def reverse_from_noise(
     widths: Sequence[int],
 ) -> torch.Tensor:
     """z_0 [B, D] from given noise; tiles, vectors and widths are those of PackedWeights, signals those of signal_taps."""
-    num_noise = noise_BNLD.shape[1]
-    constants = {
-        **_constants(condition_BLD, tiles, widths),
-        "KEYED": False,
-        "NOISY": num_noise > 1,
-        "SIGNAL": signal_S3O is not None,
-    }
-    num_programs, scratch = _programs(condition_BLD, constants)
-    out_BD = torch.empty_like(condition_BLD[:, 0])
-    sizes = (*condition_BLD.shape[:2], num_noise, coefficient_S3.shape[0], 0)
-    launchable(reverse_kernel)[(num_programs,)](
-        condition_BLD,
-        valid_BL,
-        noise_BNLD,
-        valid_BL,  # row ids, which are not read
-        0,
-        tiles,
-        vectors,
-        coefficient_S3,
-        vectors if signal_S3O is None else signal_S3O,
-        scratch,
-        out_BD,
-        *sizes,
-        **constants,
-    )
-    return out_BD
+    process = (tiles, vectors, coefficient_S3, signal_S3O, widths)
+    return _launched(condition_BLD, valid_BL, noise_BNLD, None, 0, noise_BNLD.shape[1], *process)
 
 
 @triton_op("crosstower::diffusion_reverse_keyed", mutates_args=())
@@ -79,30 +56,34 @@ def reverse_from_key(
     widths: Sequence[int],
 ) -> torch.Tensor:
     """The same from the noise of kernels.row_noise, which is made where it is used."""
+    process = (tiles, vectors, coefficient_S3, signal_S3O, widths)
+    return _launched(condition_BLD, valid_BL, None, row_id_B, seed, num_noise, *process)
+
+
+def _launched(
+    condition_BLD: torch.Tensor,
+    valid_BL: torch.Tensor,
+    noise_BNLD: torch.Tensor | None,
+    row_id_B: torch.Tensor | None,
+    seed: int,
+    num_noise: int,
+    tiles: torch.Tensor,
+    vectors: torch.Tensor,
+    coefficient_S3: torch.Tensor,
+    signal_S3O: torch.Tensor | None,
+    widths: Sequence[int],
+) -> torch.Tensor:
     constants = {
         **_constants(condition_BLD, tiles, widths),
-        "KEYED": True,
+        "KEYED": row_id_B is not None,
         "NOISY": num_noise > 1,
         "SIGNAL": signal_S3O is not None,
     }
     num_programs, scratch = _programs(condition_BLD, constants)
     out_BD = torch.empty_like(condition_BLD[:, 0])
-    sizes = (*condition_BLD.shape[:2], num_noise, coefficient_S3.shape[0], 0)
-    launchable(reverse_kernel)[(num_programs,)](
-        condition_BLD,
-        valid_BL,
-        condition_BLD,  # noise, which is not read
-        row_id_B,
-        seed,
-        tiles,
-        vectors,
-        coefficient_S3,
-        vectors if signal_S3O is None else signal_S3O,
-        scratch,
-        out_BD,
-        *sizes,
-        **constants,
-    )
+    weights, sizes = (tiles, vectors, coefficient_S3, signal_S3O), (*condition_BLD.shape[:2], num_noise, coefficient_S3.shape[0], 0)
+    inputs = (condition_BLD, valid_BL, noise_BNLD, row_id_B, seed)
+    run_kernel(reverse_kernel, (num_programs,), *inputs, *weights, scratch, out_BD, *sizes, **constants)
     return out_BD
 
 

@@ -68,7 +68,7 @@ def packed(layers: list[ConvWeights], dtype: torch.dtype) -> PackedWeights:
 def signal_taps(layers: list[ConvWeights], signal_SI: torch.Tensor) -> torch.Tensor:
     """What each tap of the first layer makes of the steps' signals, float32 [S, 3, O], mean over channels 0."""
     taps_S3O = torch.einsum("oik,si->sko", layers[0].weight_OI3.float(), signal_SI.float())
-    return taps_S3O - taps_S3O.mean(2, keepdim=True)
+    return (taps_S3O - taps_S3O.mean(2, keepdim=True)).contiguous()
 
 
 def _widths(layers: list[ConvWeights]) -> tuple[int, int, int, int]:

@@ -13,10 +13,9 @@ ones, which is exact. LayerNorm's mean is 0 by the weights' making (packing.py).
 import triton
 import triton.language as tl
 
-from kernels.interpreter import INTERPRETED, dot, narrow
+from kernels.interpreter import IN_INTERPRETER, dot, narrow, row_sums2, row_sums4
 
 NORM_EPSILON = tl.constexpr(1e-5)
-FAST_SIGMOID = tl.constexpr(not INTERPRETED)
 
 
 @triton.jit
@@ -64,31 +63,42 @@ def rows(vector_ptr, M: tl.constexpr, O: tl.constexpr):  # noqa: E741
 @triton.jit
 def _sigmoid(x, OPERAND: tl.constexpr):
     """With one instruction of the GPU where the result is rounded to 8 digits anyway; its error is 2^-12."""
-    if FAST_SIGMOID and tl.bfloat16 == OPERAND:
+    if not IN_INTERPRETER and tl.bfloat16 == OPERAND:
         half = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], tl.float32, is_pure=True, pack=1)
         return 0.5 * half + 0.5
     return tl.sigmoid(x)
 
 
 @triton.jit
-def _activated(x_MO, valid_M, vector_ptr, OPERAND: tl.constexpr):
+def _activated(x_MO, squares_M, valid_M, vector_ptr, OPERAND: tl.constexpr):
     """LayerNorm of x, whose mean is 0, by the gain and shift behind a bias; SiLU; 0 at padding; as a dot's operand."""
     O: tl.constexpr = x_MO.shape[1]  # noqa: E741
     channel = tl.arange(0, O)
     gain, shift = tl.load(vector_ptr + O + channel), tl.load(vector_ptr + 2 * O + channel)
-    scale_M = tl.rsqrt(tl.sum(x_MO * x_MO, 1) / O + NORM_EPSILON)
+    scale_M = tl.rsqrt(squares_M / O + NORM_EPSILON)
     normal_MO = x_MO * scale_M[:, None] * gain[None, :] + shift[None, :]
     return narrow(normal_MO * _sigmoid(normal_MO, OPERAND) * valid_M[:, None], OPERAND)
 
 
 @triton.jit
+def _activated2(x, valid0_M, valid1_M, vector_ptr, OPERAND: tl.constexpr):
+    """The same for the two places of level 1."""
+    squares = row_sums2(x[0] * x[0], x[1] * x[1])
+    return (
+        _activated(x[0], squares[0], valid0_M, vector_ptr, OPERAND),
+        _activated(x[1], squares[1], valid1_M, vector_ptr, OPERAND),
+    )
+
+
+@triton.jit
 def _activated4(x, valid, vector_ptr, OPERAND: tl.constexpr):
     """The same for the four places of level 0."""
+    squares = row_sums4(x[0] * x[0], x[1] * x[1], x[2] * x[2], x[3] * x[3])
     return (
-        _activated(x[0], valid[0], vector_ptr, OPERAND),
-        _activated(x[1], valid[1], vector_ptr, OPERAND),
-        _activated(x[2], valid[2], vector_ptr, OPERAND),
-        _activated(x[3], valid[3], vector_ptr, OPERAND),
+        _activated(x[0], squares[0], valid[0], vector_ptr, OPERAND),
+        _activated(x[1], squares[1], valid[1], vector_ptr, OPERAND),
+        _activated(x[2], squares[2], valid[2], vector_ptr, OPERAND),
+        _activated(x[3], squares[3], valid[3], vector_ptr, OPERAND),
     )
 
 
@@ -100,7 +110,7 @@ def _down(
     bias = rows(vector_ptr, M, C1)
     half0 = _conv(older3, x[0], x[1], tile_ptr, bias, PRECISION)
     half1 = _conv(x[1], x[2], x[3], tile_ptr, bias, PRECISION)
-    return _activated(half0, valid[4], vector_ptr, OPERAND), _activated(half1, valid[5], vector_ptr, OPERAND)
+    return _activated2((half0, half1), valid[4], valid[5], vector_ptr, OPERAND)
 
 
 @triton.jit
@@ -119,7 +129,7 @@ def _up_to_1(g, h, older1, moves, valid, tile_ptr, vector_ptr, OPERAND: tl.const
     half1 = _tap(_moved(moves[1], g, PRECISION), tile_ptr + 3 * TILE, half1, PRECISION)
     half0 = _conv(older1, h[0], h[1], skip_ptr, half0, PRECISION)
     half1 = _conv(h[0], h[1], _moved(moves[1], h[0], PRECISION), skip_ptr, half1, PRECISION)
-    return _activated(half0, valid[4], vector_ptr, OPERAND), _activated(half1, valid[5], vector_ptr, OPERAND)
+    return _activated2((half0, half1), valid[4], valid[5], vector_ptr, OPERAND)
 
 
 @triton.jit
@@ -168,7 +178,7 @@ def unet(
     older1 = _moved(moves[0], h[1], PRECISION)
     vector2_ptr = vector1_ptr + 3 * C1
     g = _conv(older1, h[0], h[1], down2_ptr, rows(vector2_ptr, M, C2), PRECISION)
-    g = _activated(g, valid[6], vector2_ptr, OPERAND)
+    g = _activated(g, tl.sum(g * g, 1), valid[6], vector2_ptr, OPERAND)
     vector3_ptr = vector2_ptr + 3 * C2
     u = _up_to_1(g, h, older1, moves, valid, up1_ptr, vector3_ptr, OPERAND, PRECISION)
     v = _up_to_0(u, x, moves, valid, up2_ptr, vector3_ptr + 3 * C1, OPERAND, PRECISION)

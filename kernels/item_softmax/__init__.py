@@ -46,10 +46,17 @@ def item_softmax(
         ValueError: shapes disagree, chunk_items is below 1, a target is out of range, or the backend cannot run.
     """
     _check(user_BC, item_MC, target_B, log_q_M, chunk_items)
-    if uses_triton(backend, user_BC, unsupported=unsupported_type(user_BC, item_MC)):
+    if uses_triton(backend, user_BC, unsupported=_unsupported(user_BC, item_MC)):
         log_q_M = None if log_q_M is None else log_q_M.detach().contiguous()
         return launch.cross_entropy(user_BC.contiguous(), item_MC.contiguous(), target_B.contiguous(), log_q_M)[0]
     return _ReferenceSoftmax.apply(user_BC, item_MC, target_B, log_q_M, chunk_items)
+
+
+def _unsupported(user_BC: torch.Tensor, item_MC: torch.Tensor) -> str | None:
+    """Why the kernel cannot take these vectors; None where it can."""
+    if user_BC.shape[1] > launch.MAX_WIDTH:
+        return f"vectors have width {user_BC.shape[1]} and the kernel's have at most {launch.MAX_WIDTH}"
+    return unsupported_type(user_BC, item_MC)
 
 
 def _check(

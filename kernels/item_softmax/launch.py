@@ -8,13 +8,15 @@ import torch
 import triton
 from torch.library import triton_op
 
-from kernels.interpreter import MIN_DOT, launchable
+from kernels.interpreter import MIN_DOT, run_kernel
 from kernels.item_softmax.triton_kernel import forward_kernel, item_kernel, user_kernel
 
 BLOCK_ROWS = 64
 BLOCK_ITEMS = 64
 GRADIENT_ITEMS = 32
 """Items of a tile in both gradients, and rows in the items': with 64, registers would spill."""
+MAX_WIDTH = 128
+"""Of the vectors: tiles of the next power of 2 would not fit an H100's shared memory."""
 PROGRAMS = 264
 """Programs that keep a GPU busy, two a multiprocessor of an H100; where tiles of rows are fewer, they share the catalogue out."""
 MIN_SHARE = 256
@@ -47,8 +49,19 @@ def cross_entropy(
     num_shares, share = _shares(num_rows, num_items)
     part_SB = user_BC.new_empty((num_shares, num_rows), dtype=torch.float32)
     positive_B = user_BC.new_full((num_rows,), torch.nan, dtype=torch.float32)
-    launchable(forward_kernel)[((num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS, num_shares)](
-        user_BC, item_MC, target_B, log_q_M, part_SB, positive_B, num_rows, num_items, share, **_constants(user_BC, item_MC)
+    run_kernel(
+        forward_kernel,
+        ((num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS, num_shares),
+        user_BC,
+        item_MC,
+        target_B,
+        log_q_M,
+        part_SB,
+        positive_B,
+        num_rows,
+        num_items,
+        share,
+        **_constants(user_BC, item_MC),
     )
     logsumexp_B = part_SB.logsumexp(0)
     return logsumexp_B - positive_B, logsumexp_B
@@ -69,8 +82,15 @@ def user_gradient(
     part_SBC = user_BC.new_empty((num_shares, *user_BC.shape), dtype=torch.float32)
     inputs = (user_BC, item_MC, target_B, log_q_M, logsumexp_B, grad_B)
     constants = {**_constants(user_BC, item_MC), "BLOCK_M": GRADIENT_ITEMS}
-    launchable(user_kernel)[((num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS, num_shares)](
-        *inputs, part_SBC, num_rows, num_items, share, **constants
+    run_kernel(
+        user_kernel,
+        ((num_rows + BLOCK_ROWS - 1) // BLOCK_ROWS, num_shares),
+        *inputs,
+        part_SBC,
+        num_rows,
+        num_items,
+        share,
+        **constants,
     )
     return part_SBC.sum(0).to(user_BC.dtype)
 
@@ -89,8 +109,8 @@ def item_gradient(
     grad_item_MC = torch.empty_like(item_MC)
     inputs = (user_BC, item_MC, target_B, log_q_M, logsumexp_B, grad_B)
     constants = {**_constants(user_BC, item_MC), "BLOCK_B": GRADIENT_ITEMS, "BLOCK_M": GRADIENT_ITEMS}
-    launchable(item_kernel)[((num_items + GRADIENT_ITEMS - 1) // GRADIENT_ITEMS,)](
-        *inputs, grad_item_MC, num_rows, num_items, **constants
+    run_kernel(
+        item_kernel, ((num_items + GRADIENT_ITEMS - 1) // GRADIENT_ITEMS,), *inputs, grad_item_MC, num_rows, num_items, **constants
     )
     return grad_item_MC
 

@@ -10,15 +10,19 @@ import torch
 import triton
 from torch.library import triton_op
 
-from kernels.interpreter import launchable
+from kernels.interpreter import run_kernel
 from kernels.lss_score.triton_kernel import backward_kernel, forward_kernel
 from kernels.lss_score.triton_serving import score_kernel, top_kernel
 
-FORWARD_PAIRS = 32
+SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}
+"""Pairs of a tile and rows of S'' at once, where there are few pairs: one request's 2,000 then keep 132 multiprocessors busy, and
+all weights are on their way at the same time."""
+LARGE_TILE = {"BLOCK_R": 64, "BLOCK_I": 1}
+"""Where there are many: each thread has rows of its own, which halves the instructions of a pair."""
+PROGRAMS = 528
+"""Large tiles that keep a GPU busy, four a multiprocessor of an H100."""
 BACKWARD_PAIRS = 16
-"""Pairs of a tile; backward keeps twice the matrices, and more pairs would not fit a thread's registers."""
-STORED_PAIRS = 16
-"""Candidates of a tile: few, so that one request's 2,000 keep a GPU's 132 multiprocessors busy."""
+"""Backward keeps twice the matrices, and more pairs would not fit a thread's registers."""
 MAX_CHUNK = 2048
 """Scores that one program sorts at once."""
 
@@ -35,6 +39,11 @@ def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[st
     }
 
 
+def _tile(num_scored: int) -> dict[str, int]:
+    """The large tile for many pairs, the small one for few or (torch.export) a symbolic number."""
+    return LARGE_TILE if isinstance(num_scored, int) and num_scored >= LARGE_TILE["BLOCK_R"] * PROGRAMS else SMALL_TILE
+
+
 @triton_op("crosstower::lss_score", mutates_args={})
 def score_pairs(
     user_XUP: torch.Tensor,
@@ -46,9 +55,11 @@ def score_pairs(
     weight3_DD: torch.Tensor,
 ) -> torch.Tensor:
     """[X] logits of contiguous head vectors, in their type."""
-    num_pairs = user_XUP.shape[0]
+    num_pairs, tile = user_XUP.shape[0], _tile(user_XUP.shape[0])
     out_X = user_XUP.new_empty(num_pairs)
-    launchable(forward_kernel)[((num_pairs + FORWARD_PAIRS - 1) // FORWARD_PAIRS,)](
+    run_kernel(
+        forward_kernel,
+        ((num_pairs + tile["BLOCK_R"] - 1) // tile["BLOCK_R"],),
         user_XUP,
         item_XVP,
         weight1_DV,
@@ -59,7 +70,7 @@ def score_pairs(
         out_X,
         num_pairs,
         **_constants(user_XUP, item_XVP.shape[1], weight3_DD.shape[0]),
-        BLOCK_R=FORWARD_PAIRS,
+        **tile,
     )
     return out_X
 
@@ -80,7 +91,9 @@ def score_pairs_backward(
     num_tiles = (num_pairs + BACKWARD_PAIRS - 1) // BACKWARD_PAIRS
     grad_user_XUP, grad_item_XVP = torch.empty_like(user_XUP), torch.empty_like(item_XVP)
     parts = [weight.new_empty((num_tiles, *weight.shape), dtype=torch.float32) for weight in weights]
-    launchable(backward_kernel)[(num_tiles,)](
+    run_kernel(
+        backward_kernel,
+        (num_tiles,),
         user_XUP,
         item_XVP,
         *weights,
@@ -118,8 +131,11 @@ def score_stored(
 ) -> torch.Tensor:
     """float32 [B, K]; all tensors contiguous, the weights in LSSWeights' order."""
     num_requests, num_candidates = candidate_BK.shape
+    tile = _tile(num_requests * num_candidates)
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.float32)
-    launchable(score_kernel)[(num_requests * ((num_candidates + STORED_PAIRS - 1) // STORED_PAIRS),)](
+    run_kernel(
+        score_kernel,
+        (num_requests * ((num_candidates + tile["BLOCK_R"] - 1) // tile["BLOCK_R"]),),
         user_BNUP,
         vector_MX,
         scale_M,
@@ -131,7 +147,7 @@ def score_stored(
         vector_MX.shape[0],
         user_BNUP.shape[1],
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
-        BLOCK_R=STORED_PAIRS,
+        **tile,
     )
     return score_BK
 
@@ -148,13 +164,16 @@ def top_stored(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """float32 and int64 [B, T], scores and columns of the best."""
     num_requests, num_candidates = candidate_BK.shape
+    tile = _tile(num_requests * num_candidates)
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.float32)
     arrived_B = candidate_BK.new_zeros(num_requests, dtype=torch.int32)
     top_score_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.float32)
     top_column_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.int64)
     top = max(triton.next_power_of_2(num_top), 2)
     chunk = max(min(triton.next_power_of_2(num_candidates), MAX_CHUNK), top)
-    launchable(top_kernel)[(num_requests * ((num_candidates + STORED_PAIRS - 1) // STORED_PAIRS),)](
+    run_kernel(
+        top_kernel,
+        (num_requests * ((num_candidates + tile["BLOCK_R"] - 1) // tile["BLOCK_R"]),),
         user_BNUP,
         vector_MX,
         scale_M,
@@ -170,7 +189,7 @@ def top_stored(
         user_BNUP.shape[1],
         num_top,
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
-        BLOCK_R=STORED_PAIRS,
+        **tile,
         CHUNK=chunk,
         TOP=top,
         ONE_CHUNK=chunk >= num_candidates,

@@ -21,6 +21,12 @@ def load_heads(pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, 
 
 
 @triton.jit
+def relu(x):
+    """As torch's: a NaN stays one."""
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def row_layer(users, items, weight1, bias1, U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Eq. 13-14: S as a tuple of U·V vectors [R], and S' as a tuple of U matrices [R, D]."""
     d = tl.arange(0, BLOCK_D)
@@ -33,7 +39,7 @@ def row_layer(users, items, weight1, bias1, U: tl.constexpr, V: tl.constexpr, D:
             similarity_R = tl.sum(users[u] * items[v], 1)  # eq. 13
             similarity = similarity + (similarity_R,)  # noqa: RUF005
             row_RD += similarity_R[:, None] * tl.load(weight1 + d * V + v, mask=d < D, other=0.0).to(tl.float32)[None, :]
-        rows = rows + (tl.where(row_RD < 0, 0.0, row_RD),)  # noqa: RUF005 - not maximum, which hides a NaN
+        rows = rows + (relu(row_RD),)  # noqa: RUF005
     return similarity, rows
 
 
@@ -47,14 +53,20 @@ def column_before_relu(rows, weight2, bias2, i, U: tl.constexpr):
 
 
 @triton.jit
-def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Eq. 15-16: S' to one logit per pair, [R]. S'' exists row by row."""
+def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr):
+    """Eq. 15-16: S' to one logit per pair, [R]. S'' exists BLOCK_I of its rows at a time."""
     d = tl.arange(0, BLOCK_D)
     total_RD = tl.zeros_like(rows[0])
-    for i in range(D):
-        column_RD = column_before_relu(rows, weight2, bias2, i, U)
-        weight_D = tl.load(weight3 + i * D + d, mask=d < D, other=0.0).to(tl.float32)
-        total_RD += weight_D[None, :] * tl.where(column_RD < 0, 0.0, column_RD)
+    for first in tl.static_range(0, D, BLOCK_I):
+        i = first + tl.arange(0, BLOCK_I)
+        bias_I = tl.load(bias2 + i, mask=i < D, other=0.0).to(tl.float32)
+        column_RID = tl.zeros([rows[0].shape[0], BLOCK_I, BLOCK_D], tl.float32) + bias_I[None, :, None]
+        for u in tl.static_range(U):
+            weight_I = tl.load(weight2 + i * U + u, mask=i < D, other=0.0).to(tl.float32)
+            column_RID += weight_I[None, :, None] * rows[u][:, None, :]
+        mask_ID = (i < D)[:, None] & (d < D)[None, :]
+        weight_ID = tl.load(weight3 + i[:, None] * D + d[None, :], mask=mask_ID, other=0.0).to(tl.float32)
+        total_RD += tl.sum(relu(column_RID) * weight_ID[None, :, :], 1)
     return tl.sum(total_RD, 1)
 
 
@@ -62,7 +74,7 @@ def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLO
 def forward_kernel(
     user, item, weight1, bias1, weight2, bias2, weight3, out, num_pairs,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     """One program per tile of pairs; `user` [X, U, P] and `item` [X, V, P] to `out` [X]."""
     pair_R = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -70,7 +82,7 @@ def forward_kernel(
     users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
     items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
     _, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
-    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D)
+    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
     tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=mask_R)
 
 
@@ -85,7 +97,7 @@ def backward_projection(
         grads = grads + (tl.zeros_like(rows[0]),)  # noqa: RUF005
     for i in range(D):
         column_RD = column_before_relu(rows, weight2, bias2, i, U)
-        tl.store(part3 + i * D + d, tl.sum(grad_R[:, None] * tl.where(column_RD < 0, 0.0, column_RD), 0), mask=d < D)
+        tl.store(part3 + i * D + d, tl.sum(grad_R[:, None] * relu(column_RD), 0), mask=d < D)
         weight_D = tl.load(weight3 + i * D + d, mask=d < D, other=0.0).to(tl.float32)
         grad_RD = tl.where(column_RD > 0, grad_R[:, None] * weight_D[None, :], 0.0)
         tl.store(part_bias2 + i, tl.sum(grad_RD))

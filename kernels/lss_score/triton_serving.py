@@ -13,7 +13,8 @@ from kernels.lss_score.triton_kernel import load_heads, project, row_layer
 def tile_scores(
     user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
     request, column_R, num_candidates, num_items, num_queries,
-    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     """[R] logits; -inf for a candidate of -1, NaN for one that is no item or whose index is no user vector."""
     mask_R = column_R < num_candidates
@@ -32,7 +33,7 @@ def tile_scores(
             scaled = scaled + (items[v] * scale_R[:, None],)  # noqa: RUF005 - Triton has no unpacking of tuples
         items = scaled
     _, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
-    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D)
+    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
     return tl.where(known_R, score_R, tl.where(item_R == -1, float("-inf"), float("nan")))
 
 
@@ -50,10 +51,12 @@ def sort_keys(score_R, column_R, num_candidates):
 @triton.jit
 def chunk_top(score, start, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr):
     """Keys of the TOP best of CHUNK scores, best first."""
-    column_C = start + tl.arange(0, CHUNK).to(tl.int64)
+    # keys lie in any order: with the neighbours of the sorting network in one thread, it exchanges a fifth as many between threads
+    THREADS: tl.constexpr = min(CHUNK, 128)
+    column_TX = start + (tl.arange(0, THREADS)[:, None] + THREADS * tl.arange(0, CHUNK // THREADS)[None, :]).to(tl.int64)
     # past L1, which may hold a neighbour's lines from before these scores were written
-    score_C = tl.load(score + column_C, mask=column_C < num_candidates, other=0.0, cache_modifier=".cg")
-    return tl.topk(sort_keys(score_C, column_C, num_candidates), TOP)
+    score_TX = tl.load(score + column_TX, mask=column_TX < num_candidates, other=0.0, cache_modifier=".cg")
+    return tl.topk(tl.reshape(sort_keys(score_TX, column_TX, num_candidates), [CHUNK]), TOP)
 
 
 @triton.jit
@@ -74,7 +77,7 @@ def score_kernel(
     user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3, score,
     num_candidates, num_items, num_queries,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     """One program per request and tile of candidates; `score` [B, K]."""
     tiles = tl.cdiv(num_candidates, BLOCK_R)
@@ -82,7 +85,7 @@ def score_kernel(
     column_R = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     score_R = tile_scores(
         user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
-        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D,
+        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D, BLOCK_I,
     )  # fmt: skip
     tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
 
@@ -92,7 +95,7 @@ def top_kernel(
     user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3, score, arrived, top_score, top_column,
     num_candidates, num_items, num_queries, num_top,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
     CHUNK: tl.constexpr, TOP: tl.constexpr, ONE_CHUNK: tl.constexpr,
 ):  # fmt: skip
     """As score_kernel; the program that is the last of its request, by the counter `arrived` [B], then picks the best."""
@@ -101,7 +104,7 @@ def top_kernel(
     column_R = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     score_R = tile_scores(
         user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
-        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D,
+        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D, BLOCK_I,
     )  # fmt: skip
     tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
     tl.debug_barrier()  # every thread's score before this program counts as arrived

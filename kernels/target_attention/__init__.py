@@ -89,7 +89,7 @@ def dice_gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.T
             shapes = [tuple(tensor.shape) for tensor in (hidden_XC, normal_XC, alpha_C)]
             raise ValueError(f"hidden_XC, normal_XC and alpha_C have shapes {shapes}, expected [X, C], [X, C] and [C]")
         if uses_triton(backend, hidden_XC, unsupported=unsupported_type(hidden_XC, normal_XC, alpha_C)):
-            return launch.gate(hidden_XC.contiguous(), normal_XC.contiguous(), alpha_C)
+            return launch.gate(hidden_XC.contiguous(), normal_XC.contiguous(), alpha_C.contiguous())
     return reference.dice_gate(hidden_XC, normal_XC, alpha_C)
 
 
@@ -116,7 +116,7 @@ def target_attention(
         if lengths_B.shape != (query_BD.shape[0],):
             raise ValueError(f"lengths_B has shape {tuple(lengths_B.shape)}, expected one per query row, [{query_BD.shape[0]}]")
         _check_first_layer(history_JD, weights.weight1_C4D, weights.bias1_C)
-        if uses_triton(backend, history_JD, unsupported=unsupported_type(history_JD, query_BD, *tensors_of(weights))):
+        if uses_triton(backend, history_JD, unsupported=_unsupported(history_JD, query_BD, weights)):
             with torch.autocast(history_JD.device.type, enabled=False):
                 inputs, eps = kernel_inputs(history_JD, lengths_B, query_BD, weights)
                 return launch.attend(*inputs, *eps)
@@ -153,9 +153,15 @@ def target_attention_all(
     return reference_all.target_attention_all(history_JD, lengths_B, query_ND, weights)
 
 
+def _unsupported(history_JD: torch.Tensor, query: torch.Tensor, weights: AttentionWeights) -> str | None:
+    """Why the kernel cannot take these; None where it can."""
+    too_wide = launch.too_wide(history_JD.shape[1], *weights.weight2_EC.shape[::-1])
+    return too_wide or unsupported_type(history_JD, query, *tensors_of(weights))
+
+
 def _all_unsupported(history_JD: torch.Tensor, query_ND: torch.Tensor, weights: AttentionWeights) -> str | None:
-    tensors = (history_JD, query_ND, *tensors_of(weights))
-    return unsupported_gradient(*tensors) or unsupported_type(*tensors)
+    gradient = unsupported_gradient(history_JD, query_ND, *tensors_of(weights))
+    return gradient or _unsupported(history_JD, query_ND, weights)
 
 
 def _check_history(history_JD: torch.Tensor, query: torch.Tensor, name: str) -> None:

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch.library import triton_op
 
-from kernels.interpreter import MIN_DOT, launchable
+from kernels.interpreter import MIN_DOT, run_kernel
 from kernels.target_attention.triton_dice import gate_backward_kernel, gate_kernel
 from kernels.target_attention.triton_kernel import backward_kernel, forward_kernel
 
@@ -17,16 +17,30 @@ FORWARD = {"BLOCK_L": 32, "ROWS": 4, "num_warps": 8}
 BACKWARD = {"BLOCK_L": 16, "ROWS": 16, "num_warps": 8, "num_stages": 1}
 """Positions of a tile, as many as registers hold, and rows of a program: weights are loaded once for all of them, and backward
 writes one share of their gradients for all."""
+MAX_WEIGHTS = 128 * 64 + 64 * 16
+"""Numbers in the tiles of W4 and W2: with D = 128, C = 64, E = 16 backward takes 168 KB of an H100's 227 KB of shared memory."""
 GATE_NUMBERS = 4096
 """Activations of a tile of the gate."""
 
 
+def _blocks(dim: int, hidden1_dim: int, hidden2_dim: int) -> dict[str, int]:
+    sizes = {"D": dim, "C": hidden1_dim, "E": hidden2_dim}
+    return {f"BLOCK_{name}": max(MIN_DOT, triton.next_power_of_2(size)) for name, size in sizes.items()}
+
+
+def too_wide(dim: int, hidden1_dim: int, hidden2_dim: int) -> str | None:
+    """Why the kernel cannot take these widths D, C and E; None where it can."""
+    block_d, block_c, block_e = _blocks(dim, hidden1_dim, hidden2_dim).values()
+    if block_c * (block_d + block_e) > MAX_WEIGHTS:
+        return f"its widths D={dim}, C={hidden1_dim}, E={hidden2_dim} are too large for the kernel: {MAX_WEIGHTS} weights at most"
+    return None
+
+
 def _constants(history_JD: torch.Tensor, hidden1_C: torch.Tensor, hidden2_E: torch.Tensor) -> dict[str, object]:
-    sizes = {"D": history_JD.shape[1], "C": hidden1_C.shape[0], "E": hidden2_E.shape[0]}
-    blocks = {f"BLOCK_{name}": max(MIN_DOT, triton.next_power_of_2(size)) for name, size in sizes.items()}
+    widths = history_JD.shape[1], hidden1_C.shape[0], hidden2_E.shape[0]
     # TF32 holds a 16-bit number exactly; float32 in three parts keeps the reference's precision on tensor cores
     precision = "tf32x3" if history_JD.dtype == torch.float32 else "tf32"
-    return {**sizes, **blocks, "PRECISION": precision}
+    return {**dict(zip("DCE", widths, strict=True)), **_blocks(*widths), "PRECISION": precision}
 
 
 def _forward(
@@ -41,7 +55,9 @@ def _forward(
     """`weights` in the order of the kernel's arguments, from the first layer's base on."""
     num_rows, num_queries = offset.shape[0] - 1, query.shape[0] if every else 1
     out = history_JD.new_empty((num_rows, num_queries, history_JD.shape[1]) if every else (num_rows, history_JD.shape[1]))
-    launchable(forward_kernel)[((num_rows + FORWARD["ROWS"] - 1) // FORWARD["ROWS"], num_queries)](
+    run_kernel(
+        forward_kernel,
+        ((num_rows + FORWARD["ROWS"] - 1) // FORWARD["ROWS"], num_queries),
         history_JD,
         offset,
         query,
@@ -111,7 +127,9 @@ def attend_backward(
     num_programs = (num_rows + BACKWARD["ROWS"] - 1) // BACKWARD["ROWS"]
     grads = [torch.empty_like(tensor) for tensor in (history_JD, query_BD, base_BC)]
     parts = [weight.new_empty((num_programs, *weight.shape), dtype=torch.float32) for weight in learned]
-    launchable(backward_kernel)[(num_programs,)](
+    run_kernel(
+        backward_kernel,
+        (num_programs,),
         history_JD,
         offset,
         query_BD,
@@ -154,7 +172,7 @@ def gate(hidden_XC: torch.Tensor, normal_XC: torch.Tensor, alpha_C: torch.Tensor
     blocks = _gate_blocks(hidden_XC.shape[1])
     out_XC = torch.empty_like(hidden_XC)
     grid = ((hidden_XC.shape[0] + blocks["BLOCK_X"] - 1) // blocks["BLOCK_X"],)
-    launchable(gate_kernel)[grid](hidden_XC, normal_XC, alpha_C, out_XC, hidden_XC.shape[0], **blocks)
+    run_kernel(gate_kernel, grid, hidden_XC, normal_XC, alpha_C, out_XC, hidden_XC.shape[0], **blocks)
     return out_XC
 
 
@@ -168,7 +186,7 @@ def gate_backward(
     grad_hidden_XC, grad_normal_XC = torch.empty_like(hidden_XC), torch.empty_like(normal_XC)
     part_YC = alpha_C.new_empty((num_programs, alpha_C.shape[0]), dtype=torch.float32)
     grads = (grad_hidden_XC, grad_normal_XC, part_YC)
-    launchable(gate_backward_kernel)[(num_programs,)](hidden_XC, normal_XC, alpha_C, grad_XC, *grads, hidden_XC.shape[0], **blocks)
+    run_kernel(gate_backward_kernel, (num_programs,), hidden_XC, normal_XC, alpha_C, grad_XC, *grads, hidden_XC.shape[0], **blocks)
     return grad_hidden_XC, grad_normal_XC, part_YC.sum(0).to(alpha_C.dtype)
 
 

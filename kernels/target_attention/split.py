@@ -23,7 +23,7 @@ def kernel_inputs(
     w1_CD, w2_CD, w3_CD, w4_CD = weights.weight1_C4D.chunk(4, dim=1)
     query_QD = query_QD.to(weights.weight1_C4D.dtype)
     base_QC = F.linear(query_QD, w2_CD - w3_CD, weights.bias1_C)
-    first = [base_QC, (w1_CD + w3_CD).contiguous(), w4_CD.contiguous()]
+    first = [history_JD, offset, query_QD, base_QC, w1_CD + w3_CD, w4_CD]
     second = [*weights.dice1[:3], weights.weight2_EC, weights.bias2_E]
     third = [*weights.dice2[:3], weights.weight3_1E, weights.bias3_1]
-    return [history_JD.contiguous(), offset, query_QD.contiguous(), *first, *second, *third], [weights.dice1.eps, weights.dice2.eps]
+    return [tensor.contiguous() for tensor in (*first, *second, *third)], [weights.dice1.eps, weights.dice2.eps]

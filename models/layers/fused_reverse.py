@@ -87,9 +87,10 @@ class FusedReverse:
             return None
         reason = _unfusable(unet, condition_BLD)
         layers = [] if reason else reverse_layers(unet)
-        if not uses_triton(backend, condition_BLD, unsupported=reason or unsupported(condition_BLD, layers)):
+        dtype = _operand_type(condition_BLD.device.type)
+        if not uses_triton(backend, condition_BLD, unsupported=reason or unsupported(condition_BLD, layers, dtype)):
             return None
-        steps, weights = self._inputs(layers, unet=unet, schedule=schedule, dtype=_operand_type(condition_BLD.device.type))
+        steps, weights = self._inputs(layers, unet=unet, schedule=schedule, dtype=dtype)
         return diffusion_reverse(condition_BLD, valid_BL, noise_BNLD, layers, steps, weights, backend)
 
     def _inputs(

@@ -1,5 +1,7 @@
 """A kernel is checked before it is timed, and a floor is the larger of its two bounds."""
 
+import subprocess
+
 import pytest
 import torch
 
@@ -46,6 +48,10 @@ def test_a_kernel_that_is_wrong_is_described(kernel, problem):
     assert problem in found
 
 
+def test_a_reference_that_fails_is_described_too():
+    assert problems(case(lambda: (EXPECTED,), reference=failing)) == ["RuntimeError: out of resource: shared memory"]
+
+
 def test_a_floor_is_the_larger_of_memory_and_arithmetic_on_the_units_that_can_share_the_work():
     memory_bound, one_unit = Peak(1e3, {"float32": 1e9}), Peak(1e9, {"float32": 1e4})
     assert floor_of(WORK, memory_bound, num_units=2) == pytest.approx(1.0)
@@ -74,6 +80,29 @@ def test_without_a_gpu_references_are_timed_and_the_rows_say_so(tmp_path, monkey
     ] * 2
     assert all(float(row["p50_us"]) >= 0 and row["speed_up"] == "" and row["commit"] and row["triton"] for row in rows)
     assert "No GPU here" in capsys.readouterr().out
+
+
+def test_no_case_is_begun_when_the_minutes_are_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        benchmark, "OPS", {"an_op": Op(summary="an operator", cases=lambda _shapes, _device: iter([case(failing)]))}
+    )
+    benchmark.run(benchmark.Arguments(op="an_op", shapes="paper", out=tmp_path, minutes=1e-9))
+    assert read_rows(tmp_path / "kernels.csv") == []
+    assert "a case and what follows: not measured" in capsys.readouterr().out
+
+
+def test_every_operator_has_its_own_process_and_one_that_fails_leaves_the_others_theirs(tmp_path, monkeypatch):
+    started = []
+
+    def run(command, **_options):
+        started.append(command[3:])
+        return subprocess.CompletedProcess(command, returncode=int("--op=lss_score" in command))
+
+    monkeypatch.setattr(benchmark.subprocess, "run", run)
+    with pytest.raises(RuntimeError, match="the processes of lss_score failed"):
+        benchmark.run(benchmark.Arguments(all=True, shapes="paper", out=tmp_path, minutes=4.0))
+    assert [command[0] for command in started] == [f"--op={name}" for name in OPS]
+    assert started[0][1:] == [f"--out={tmp_path}", "--seconds=0.3", "--minutes=1.00", "--shapes=paper"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU does")

@@ -30,10 +30,11 @@ def random_steps(num_steps, *, signal_dim=None):
     return ReverseSteps(coefficient_S3, None if signal_dim is None else torch.randn(num_steps, signal_dim))
 
 
-def random_rows(num_rows, num_positions, dim, num_noise):
+def random_rows(num_rows, num_positions, dim, num_noise, *, lengths_B=None):
     """Condition, validity (the last row is empty where there are several, the first one full) and noise; padding holds NaN."""
-    lengths_B = torch.randint(0, num_positions + 1, (num_rows,))
-    lengths_B[-1], lengths_B[0] = 0, num_positions
+    if lengths_B is None:
+        lengths_B = torch.randint(0, num_positions + 1, (num_rows,))
+        lengths_B[-1], lengths_B[0] = 0, num_positions
     valid_BL = torch.arange(num_positions) >= (num_positions - lengths_B).unsqueeze(1)
     condition_BLD = torch.where(valid_BL.unsqueeze(2), torch.randn(num_rows, num_positions, dim), torch.nan)
     return condition_BLD, valid_BL, torch.randn(num_rows, num_noise, num_positions, dim)

@@ -15,7 +15,8 @@ _SCORER = "weight1 bias1 weight2 bias2 weight3"
 _SCORER_SIZES = {"U": 2, "V": 2, "P": 64, "D": 16, "BLOCK_P": 64, "BLOCK_D": 16}
 _STORED_SIZES = {"num_candidates": "i32", "num_items": "i32", "num_queries": "i32", "index": "*u8", "candidate": "*i64"}
 _TOP = _STORED_SIZES | {"arrived": "*i32", "top_column": "*i64", "num_top": "i32"}
-_TOP_CONSTANTS = _SCORER_SIZES | {"BLOCK_R": 16, "CHUNK": 2048, "TOP": 128, "ONE_CHUNK": True}
+_SMALL_TILE, _LARGE_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}, {"BLOCK_R": 64, "BLOCK_I": 1}
+_TOP_CONSTANTS = _SCORER_SIZES | _SMALL_TILE | {"CHUNK": 2048, "TOP": 128, "ONE_CHUNK": True}
 
 _ATTENTION = "kernels.target_attention.triton_kernel"
 _NETWORK = "mean1 var1 alpha1 weight2 bias2 mean2 var2 alpha2 weight3 bias3"
@@ -36,9 +37,9 @@ SCORING_CASES = {
         f"{_LSS}:forward_kernel",
         f"user item {_SCORER} out",
         others={"num_pairs": "i32"},
-        constants=_SCORER_SIZES | {"BLOCK_R": 32},
+        constants=_SCORER_SIZES | _LARGE_TILE,
         max_registers=168,
-        max_shared_bytes=4096,
+        max_shared_bytes=16 * 1024,
     ),
     "lss_score_backward": _of(
         f"{_LSS}:backward_kernel",
@@ -52,9 +53,9 @@ SCORING_CASES = {
         f"{_STORED}:score_kernel",
         f"user {_SCORER} score",
         others=_STORED_SIZES | {"vector": "*fp16"},
-        constants=_SCORER_SIZES | {"BLOCK_R": 16, "scale": None},
+        constants=_SCORER_SIZES | _LARGE_TILE | {"scale": None},
         max_registers=168,
-        max_shared_bytes=4096,
+        max_shared_bytes=16 * 1024,
     ),
     "lss_stored_top_int8": _of(
         f"{_STORED}:top_kernel",
@@ -62,7 +63,7 @@ SCORING_CASES = {
         others=_TOP | {"vector": "*i8"},
         constants=_TOP_CONSTANTS,
         max_registers=168,
-        max_shared_bytes=32 * 1024,
+        max_shared_bytes=16 * 1024,
     ),
     "target_attention": _of(
         f"{_ATTENTION}:forward_kernel",
@@ -89,6 +90,13 @@ SCORING_CASES = {
         num_stages=1,
         max_spilled_bytes=256,  # 48 with Triton 3.7.1, 184 with 3.6.0
         max_shared_bytes=96 * 1024,
+    ),
+    "dice_gate": _of(
+        "kernels.target_attention.triton_dice:gate_kernel",
+        "hidden normal alpha out",
+        others={"num_rows": "i32"},
+        constants={"C": 64, "BLOCK_X": 64, "BLOCK_C": 64},
+        max_shared_bytes=16 * 1024,
     ),
     "dice_gate_backward": _of(
         "kernels.target_attention.triton_dice:gate_backward_kernel",

@@ -48,7 +48,7 @@ def test_the_kernel_equals_the_reference(num_rows, num_positions):
 def test_widths_of_the_levels_may_differ_and_steps_may_be_told():
     torch.manual_seed(0)
     layers, steps = random_layers(32, widths=(16, 32, 64)), random_steps(2, signal_dim=64)
-    rows = random_rows(2, 10, 32, 1)
+    rows = random_rows(11, 10, 32, 1, lengths_B=torch.arange(11))  # every way that a history can begin within a block
     expected_BD = diffusion_reverse(*rows, layers, steps)
     torch.testing.assert_close(fused(*rows, layers, steps), expected_BD, **TOLERANCE)
     assert not torch.allclose(expected_BD, diffusion_reverse(*rows, layers, ReverseSteps(steps.coefficient_S3, None)), atol=1e-3)
@@ -71,6 +71,7 @@ def test_bfloat16_products_err_at_most_twice_as_much_as_plain_torch_in_bfloat16(
     rough_steps = ReverseSteps(steps.coefficient_S3.bfloat16(), None)
     rough_BD = reference.diffusion_reverse(condition_BLD.bfloat16(), valid_BL, noise_BNLD.bfloat16(), rough_layers, rough_steps)
     found_BD = fused(condition_BLD, valid_BL, noise_BNLD, layers, steps, dtype=torch.bfloat16)
+    assert fused(condition_BLD[:1].bfloat16(), valid_BL[:1], noise_BNLD[:1], layers, steps).dtype == rough_BD.dtype
     ours, theirs = ((other_BD.float() - exact_BD).square().mean().sqrt().item() for other_BD in (found_BD, rough_BD))
     assert ours <= 2 * theirs
     assert ours > 1e-5  # or the products were not in bfloat16
@@ -116,7 +117,7 @@ def test_scripted_calls_take_the_reference():
     [
         (random_layers(24), 5, r"widths \(24, 24, 48, 48\)"),
         ([random_conv(*pair) for pair in [(32, 16), (16, 32), (48, 16), (16, 16)]], 5, "4 convolutions"),
-        (random_layers(16), launch.MAX_POSITIONS + 1, "513 positions and the kernel takes 512"),
+        (random_layers(16), 257, "257 positions and the kernel takes 256 with torch.float32 products"),
     ],
 )
 def test_what_the_kernel_cannot_take_is_said(layers, num_positions, reason):
@@ -124,7 +125,13 @@ def test_what_the_kernel_cannot_take_is_said(layers, num_positions, reason):
     rows, steps = random_rows(1, num_positions, dim, 1), random_steps(1)
     with pytest.raises(ValueError, match=f"backend='triton', but .*{reason}"):
         diffusion_reverse(*rows, layers, steps, None, "triton")
-    assert unsupported(rows[0], layers) is not None
+    assert unsupported(rows[0], layers, torch.float32) is not None
+
+
+def test_bfloat16_products_take_longer_histories():
+    condition_BLD, _, _ = random_rows(1, 257, WIDTH, 1)
+    assert unsupported(condition_BLD, random_layers(WIDTH), torch.bfloat16) is None
+    assert unsupported(condition_BLD.repeat(1, 2, 1), random_layers(WIDTH), torch.bfloat16) is not None
 
 
 def test_a_gradient_is_refused_where_one_is_wanted():

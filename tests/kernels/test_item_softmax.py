@@ -93,7 +93,25 @@ def test_kernel_of_no_rows_has_zero_gradients():
     assert torch.equal(item_MC.grad, torch.zeros_like(item_MC))
 
 
+def test_vectors_too_wide_for_the_kernel_are_refused_by_it_and_left_to_the_reference_by_auto():
+    user_BC, item_MC, target_B, _ = random_inputs(2, 5, 129)
+    with pytest.raises(ValueError, match="width 129 and the kernel's have at most 128"):
+        item_softmax(user_BC, item_MC, target_B, chunk_items=5, backend="triton")
+    torch.testing.assert_close(item_softmax(user_BC, item_MC, target_B, chunk_items=5), dense(user_BC, item_MC, target_B, 0.0))
+
+
 def test_correction_of_another_length_is_refused():
     user_BC, item_MC, target_B, log_q_M = random_inputs(3, 10, 4)
     with pytest.raises(ValueError, match=r"log_q_M has shape \(9,\), expected one entry per item, \[10\]"):
         item_softmax(user_BC, item_MC, target_B, chunk_items=10, log_q_M=log_q_M[:9])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_rows_that_begin_beyond_2_to_the_31st_number_are_computed_as_any_other():
+    _, item_MC, _, _ = random_inputs(1, 10, 64, dtype=torch.bfloat16)
+    user_BC = torch.randn(2**25 + 3, 64, device="cuda", dtype=torch.bfloat16)
+    target_B = torch.arange(len(user_BC), device="cuda") % 10
+    found_B = item_softmax(user_BC, item_MC.detach(), target_B, chunk_items=10, backend="triton")
+    expected_B = item_softmax(user_BC[-3:], item_MC.detach(), target_B[-3:], chunk_items=10, backend="triton")
+    assert torch.equal(found_B[-3:], expected_B)

@@ -3,11 +3,17 @@
 import pytest
 import torch
 
-from kernels.lss_score import LSSWeights, StoredItems, lss_score, reference, score_stored, top_stored
+from kernels.lss_score import LSSWeights, StoredItems, launch, lss_score, reference, score_stored, top_stored
 from tests.kernels.devices import KERNEL_DEVICE
 from tests.kernels.poison import poisoned
 
 # X pairs, U user heads, V item heads, P head width, D scorer width, B requests, N user vectors, K candidates, M items
+
+
+@pytest.fixture(params=[launch.PROGRAMS, 0], ids=["small tiles", "large tiles"])
+def _tiles(request, monkeypatch):
+    """A test runs twice: with tiles for few pairs, which so few take, and with those for many."""
+    monkeypatch.setattr(launch, "PROGRAMS", request.param)
 
 
 def random_pairs(num_pairs, *, heads=(2, 2), width=64, dim=16, dtype=torch.float32):
@@ -37,6 +43,7 @@ def fused(*tensors):
         return lss_score(*tensors, backend="triton")
 
 
+@pytest.mark.usefixtures("_tiles")
 @pytest.mark.parametrize(
     ("num_pairs", "heads", "width", "dim"), [(1, (2, 2), 64, 16), (63, (1, 3), 20, 5), (100, (4, 1), 7, 16), (33, (3, 2), 1, 1)]
 )
@@ -65,6 +72,7 @@ def test_users_broadcast_over_candidates_in_the_kernel_too():
     torch.testing.assert_close(score_BK, reference.lss_score(user[:3].unsqueeze(1), item_BKVP, *weights))
 
 
+@pytest.mark.usefixtures("_tiles")
 def test_not_a_number_in_a_vector_reaches_its_logit_alone():
     user, item, *weights = [tensor.detach() for tensor in random_pairs(5, width=8)]
     user[2, 0, 3] = torch.nan
@@ -98,6 +106,7 @@ def random_requests(num_requests, num_candidates, *, num_items=40, num_queries=5
     return user_BNUP, candidate_BK, LSSWeights(*[torch.randn(shape, device=KERNEL_DEVICE) for shape in shapes])
 
 
+@pytest.mark.usefixtures("_tiles")
 @pytest.mark.parametrize(
     ("vector_type", "index_type"),
     [(torch.float32, torch.uint8), (torch.float16, torch.uint16), (torch.int8, torch.uint8), (torch.bfloat16, None)],
@@ -124,6 +133,7 @@ def test_stored_scores_are_those_of_the_user_vector_that_the_index_picks():
             torch.testing.assert_close(score_BK[request, column], expected)
 
 
+@pytest.mark.usefixtures("_tiles")
 @pytest.mark.parametrize(("num_requests", "num_candidates", "num_top"), [(1, 1, 1), (2, 63, 10), (3, 100, 3), (1, 40, 40)])
 def test_the_best_stored_items_are_those_of_a_stable_sort(num_requests, num_candidates, num_top):
     user_BNUP, candidate_BK, weights = random_requests(num_requests, num_candidates)

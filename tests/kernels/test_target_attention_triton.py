@@ -98,6 +98,32 @@ def test_all_queries_in_one_launch_equal_the_reference(lengths, num_queries):
     )
 
 
+def test_tensors_may_lie_in_memory_as_they_please():
+    history_JD, lengths_B, query_BD, weights = random_inputs([3, 0, 2], dim=8, widths=(10, 6))
+    expected_BD = target_attention(history_JD, lengths_B, query_BD, weights, backend="triton")
+    apart = [[scattered(tensor) for tensor in (history_JD, lengths_B, query_BD)], [scattered(weight) for weight in weights]]
+    assert not apart[1][3].is_contiguous()
+    assert torch.equal(target_attention(*apart[0], AttentionWeights(*apart[1]), backend="triton"), expected_BD)
+    gate = (history_JD, 2 * history_JD, torch.linspace(0, 1, 8, device=KERNEL_DEVICE))
+    assert torch.equal(dice_gate(*map(scattered, gate), backend="triton"), dice_gate(*gate, backend="triton"))
+
+
+@torch.no_grad()
+def test_a_network_too_wide_for_the_kernel_is_refused_by_it_and_left_to_the_reference_by_auto():
+    history_JD, lengths_B, query_BD, weights = random_inputs([2, 1], dim=129)
+    for function in (target_attention, target_attention_all):
+        with pytest.raises(ValueError, match="widths D=129, C=64, E=16 are too large for the kernel"):
+            function(history_JD, lengths_B, query_BD, weights, backend="triton")
+        assert torch.isfinite(function(history_JD, lengths_B, query_BD, weights)).all()
+
+
+def scattered(value):
+    """The same numbers, two apart from each other."""
+    if isinstance(value, DiceWeights):
+        return DiceWeights(*map(scattered, value[:3]), value.eps)
+    return torch.stack([value, torch.zeros_like(value)], dim=-1)[..., 0]
+
+
 def test_the_kernel_for_all_queries_is_refused_where_a_gradient_is_wanted():
     history_JD, lengths_B, query_BD, weights = random_inputs([2, 1], dim=4, widths=(10, 6))
     with pytest.raises(ValueError, match="has no gradient and an input wants one"):
@@ -134,3 +160,16 @@ def test_fused_gate_in_bfloat16_errs_no_more_than_the_reference_in_bfloat16():
     for place, exact in enumerate(with_gradients(reference.dice_gate(*wide), wide)):
         allowed = (2 if place == 0 else 5) * (theirs[place].double() - exact).abs().max()
         assert (ours[place].double() - exact).abs().max() <= allowed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@torch.no_grad()
+def test_results_beyond_2_to_the_31st_number_are_written_as_any_other():
+    num_rows, num_queries, dim = 2**20 + 1, 64, 32
+    *_, weights = random_inputs([1], dim=dim, dtype=torch.bfloat16)
+    history_JD = torch.randn(num_rows, dim, device="cuda", dtype=torch.bfloat16)
+    lengths_B, query_ND = torch.ones(num_rows, device="cuda", dtype=torch.int64), torch.randn_like(history_JD[:num_queries])
+    found_BND = target_attention_all(history_JD, lengths_B, query_ND, weights, backend="triton")
+    expected_BND = target_attention_all(history_JD[-2:], lengths_B[-2:], query_ND, weights, backend="triton")
+    assert torch.equal(found_BND[-2:], expected_BND)
