@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.readme import ROOT
 from trainer.cli import parse_run_config
+from trainer.errors import UserError
 from trainer.results import has_results, read_results
 
 MATCHING_METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10")
@@ -20,13 +21,18 @@ def finished_run(recipe: str, *, overrides: Sequence[str] = (), num_ranks: int =
 
     Raises:
         subprocess.CalledProcessError: training failed.
+        UserError: the run was trained on another number of ranks, which its name does not tell.
     """
     arguments = ["--recipe", recipe, *overrides]
     run_dir = ROOT / parse_run_config(arguments).run_dir
     if not has_results(run_dir):
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}", "-m"]
         subprocess.run([sys.executable, "-m", *launcher, "trainer.train", *arguments], check=True, cwd=ROOT)
-    return read_results(run_dir)
+    results = read_results(run_dir)
+    if results["world_size"] != num_ranks:
+        ranks = results["world_size"]
+        raise UserError(f"{run_dir} was trained on {ranks} rank(s), expected {num_ranks}: move it away, or train elsewhere")
+    return results
 
 
 def run_columns(results: dict[str, Any]) -> dict[str, str]:

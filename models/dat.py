@@ -16,7 +16,7 @@ from torch import nn
 from models.layers.mlp import TowerConfig
 from models.losses import adaptive_mimic, category_alignment
 from models.two_tower import TwoTower, TwoTowerConfig
-from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs
+from models.types import InputDims, ItemInputs, ItemVectors, ScoreForward, UserInputs, without_auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,10 @@ class DATConfig:
     """λ_2, for what items' vectors learn of users."""
     alignment_weight: float = 1.0
     """λ_3, of the category alignment loss."""
+    user: str = "user"
+    """The user feature whose rows hold users' augmented vectors; the first one of the inputs."""
+    item: str = "item"
+    """The item feature whose rows hold items' augmented vectors; the first one of those that the history has too."""
     category: str = "category"
     """The item feature whose ids are the categories; one that the history has too."""
     category_rows: int = 2
@@ -85,7 +89,7 @@ class DAT(nn.Module):
 
     def __init__(self, config: DATConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
         super().__init__()
-        self.row_dim = _row_dim(dims)
+        self.row_dim = _row_dim(config, dims)
         self.dim = config.augmented_dim or self.row_dim // 2
         self.category = _place_of(config.category, dims)
         if not 0 < self.dim < self.row_dim:
@@ -105,7 +109,7 @@ class DAT(nn.Module):
         )
 
     def forward(self, users: UserInputs, items: ItemInputs, label_B: torch.Tensor) -> ScoreForward:
-        """Logit of each row, and λ_1·L_u + λ_2·L_v + λ_3·L_CA.
+        """Logit of each row, and in training λ_1·L_u + λ_2·L_v + λ_3·L_CA.
 
         Args:
             users: B rows.
@@ -115,13 +119,16 @@ class DAT(nn.Module):
         scorer = self.towers.scorer
         user_B1C = scorer.project_user(self.towers.user_tower(self.tower_users(users)))  # p_u
         item_B1C = scorer.project_item(self.towers.item_tower(self.tower_items(items)))  # p_v
+        logit_B = scorer.score(user_B1C, item_B1C)
+        if not self.training:
+            return without_auxiliary(logit_B)
         user_loss_B = adaptive_mimic(users.profile_BU[:, : self.dim], item_B1C.squeeze(1), label_B)
         item_loss_B = adaptive_mimic(items.item_BD[:, : self.dim], user_B1C.squeeze(1), label_B)
         start = self.category * self.row_dim
         category_BD = items.item_BD[:, start : start + self.row_dim].detach()
         alignment = category_alignment(item_B1C.squeeze(1), category_BD, min_rows=self.category_rows)
         mimic_B = self.mimic_weights[0] * user_loss_B + self.mimic_weights[1] * item_loss_B
-        return ScoreForward(scorer.score(user_B1C, item_B1C), mimic_B + self.alignment_weight * alignment)
+        return ScoreForward(logit_B, mimic_B + self.alignment_weight * alignment)
 
     @torch.jit.export
     def tower_users(self, users: UserInputs) -> UserInputs:
@@ -163,13 +170,14 @@ class DAT(nn.Module):
         return self.towers.log_values()
 
 
-def _row_dim(dims: InputDims) -> int:
-    """Width of every table's row, checked."""
+def _row_dim(config: DATConfig, dims: InputDims) -> int:
+    """Width of every table's row; the ids are where the model looks for them."""
     widths = {width for _, width in (*dims.profile_fields, *dims.attribute_fields, *dims.position_fields)}
-    if not dims.profile_fields or not dims.position_fields or len(widths) > 1:
+    first = [fields[0][0] if fields else None for fields in (dims.profile_fields, dims.position_fields)]
+    if first != [config.user, config.item] or len(widths) > 1:
         raise ValueError(
-            "DAT needs the user's id and an item's id that behaviours have too, from tables of one width: name both in "
-            f"embeddings.features; the inputs are {dims}"
+            f"DAT needs DATConfig.user={config.user!r} as the first user feature and DATConfig.item={config.item!r} as the first "
+            f"item feature that behaviours have too, of tables of one width: name both in embeddings.features; inputs are {dims}"
         )
     return next(iter(widths))
 

@@ -104,7 +104,7 @@ class CrossAttentionScorer(MultiHead):
         self.item_gates = nn.Linear(input_dim, num_item_heads * head_dim, device=device)
         self.user_attention = GatedCrossAttention(head_dim, device=device)
         self.item_attention = GatedCrossAttention(head_dim, device=device)
-        self.cosine = ScaledCosine(device=device)
+        self.cosine = ScaledCosine(start_cosine=0.0, device=device)
 
     @torch.jit.export
     def project_user(self, user_BC: torch.Tensor) -> torch.Tensor:

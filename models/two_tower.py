@@ -48,7 +48,8 @@ class TwoTower(nn.Module):
         super().__init__()
         self.user_mlp = Tower(config.tower, input_dim=dims.profile + dims.position, device=device)
         self.item_mlp = Tower(config.tower, input_dim=dims.attributes + dims.position, device=device)
-        self.scorer = DotProduct(device=device) if scorer is None else scorer
+        start_cosine = 0.5 if config.tower.last_activation else 0.0
+        self.scorer = DotProduct(start_cosine=start_cosine, device=device) if scorer is None else scorer
 
     def user_tower(self, users: UserInputs) -> torch.Tensor:
         """h_u before its L2 norm, [B, C]."""

@@ -120,6 +120,11 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
     if budget not in budgets:
         raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
+    known = {cell.recipe for cell in table.of_budget(budget)}
+    if unknown := sorted(set(arguments.recipes) - known):
+        raise UserError(f"--recipes {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
+    if arguments.seeds < 1:
+        raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table
 
 

@@ -10,7 +10,15 @@ from benchmarks.result_rows import read_rows
 from benchmarks.trained_runs import origin, spread
 
 SECTION = "fit_training_rows"
-HEADER = ("training rows of a user", "Two-Tower, test AUC", "FIT, test AUC", "FIT − Two-Tower, same test rows", "epochs", "seeds")
+HEADER = (
+    "training rows of a user",
+    "popularity, test AUC",
+    "Two-Tower, test AUC",
+    "FIT, test AUC",
+    "FIT − Two-Tower, same test rows",
+    "best epochs",
+    "seeds",
+)
 
 
 def render_by_training_rows(results: Path) -> str:
@@ -22,12 +30,12 @@ def render_by_training_rows(results: Path) -> str:
     lines, shown = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"], []
     for dataset, table in _tables():
         rows, differences = read_rows(results / f"fit_{dataset}.csv"), read_rows(results / f"significance_fit_{dataset}.csv")
-        cells = [cell for cell in table.of_budget("paper") if cell.label in ("Two-Tower", "FIT")]
+        cells = [cell for cell in table.of_budget("paper") if cell.role == "counted" or cell.label in ("Two-Tower", "FIT")]
         found = rows_by_label(cells, rows)
-        if len(found) == len(cells) == 2:
-            two_tower, fit = (found[label] for label in ("Two-Tower", "FIT"))
-            ahead = lead(table, cells, cells[1], found, differences)
-            values = [table.training_rows, spread(two_tower, "test_auc", 4), spread(fit, "test_auc", 4)]
+        if len(found) == len(cells) == 3:
+            counted, two_tower, fit = (found[cell.label] for cell in cells)
+            ahead = lead(table, cells, cells[2], found, differences)
+            values = [table.training_rows, *(spread(runs, "test_auc", 4) for runs in (counted, two_tower, fit))]
             values.append("–" if ahead is None else f"{ahead.value:+.4f} ± {ahead.standard_error:.4f}")
             epochs = f"{spread(two_tower, 'best_epoch', 0)}; {spread(fit, 'best_epoch', 0)}"
             lines.append(f"| {' | '.join([*values, epochs, str(min(len(two_tower), len(fit)))])} |")

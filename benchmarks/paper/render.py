@@ -11,7 +11,7 @@ from trainer.paired_difference import Difference
 
 TITLES: dict[Budget, str] = {
     "tuned": "**Tuned**: the same data, loss, width, optimizer and training budget for every model",
-    "paper": "**The papers' presets**: each model's own size, regularisation and learning rate, until validation stops improving",
+    "paper": "**The papers' presets**: each model's own size, regularisation, learning rate and largest number of epochs",
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
 NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}

@@ -57,6 +57,8 @@ class ProtocolConfig:
                 raise ValueError(
                     f"{name}={getattr(self, name)} is defined for split=leave_one_out only; split={self.split} allows {default}"
                 )
+        if self.train_rows == "last" and self.train_stride > 1:
+            raise ValueError("train_rows=last with train_stride above 1: there is one row a user already; change one of them")
         if self.train_rows == "last" and self.validation == "last_but_one":
             raise ValueError("train_rows=last with validation=last_but_one leaves no training row; change one of them")
 

@@ -17,19 +17,24 @@ class ScaledCosine(nn.Module):
     """What makes a logit of a cosine: e^s·(cos + b), learned.
 
     A bare cosine bounds the logit to [-1, 1] and the cross-entropy to at least 0.313. The scale is learned as a logarithm and the
-    bias in units of the cosine, so that steps of 1e-3 move both; the start is 10·(cos − 0.5): two ReLU towers' cosine is in [0, 1].
+    bias in units of the cosine, so that steps of 1e-3 move both; they start at 10 and −`start_cosine`.
+
+    Args:
+        start_cosine: a cosine whose logit starts at 0: 0.5 fits two ReLU towers, whose cosine is in [0, 1], and 0 signed vectors.
+        device: where the parameters live.
     """
 
-    def __init__(self, *, device: torch.device | None = None) -> None:
+    def __init__(self, *, start_cosine: float = 0.5, device: torch.device | None = None) -> None:
         super().__init__()
+        self.start_cosine = start_cosine
         self.log_scale = nn.Parameter(torch.empty((), device=device))
         self.bias = nn.Parameter(torch.empty((), device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Scale 10, bias −0.5."""
+        """Scale 10, bias −start_cosine."""
         nn.init.constant_(self.log_scale, math.log(10.0))
-        nn.init.constant_(self.bias, -0.5)
+        nn.init.constant_(self.bias, -self.start_cosine)
 
     @torch.jit.export
     def scaled(self, cosine_B: torch.Tensor) -> torch.Tensor:

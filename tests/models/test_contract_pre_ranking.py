@@ -54,6 +54,12 @@ def test_logits_do_not_depend_on_labels(spec, model):
         assert torch.equal(module(users, items, torch.ones(7)).logit_B, expected)
 
 
+def test_a_fresh_model_favours_neither_label(spec):
+    users, items = random_inputs(400)
+    logit_B = spec.model_class(spec.config_class(), dims=DIMS)(users, items, torch.ones(400)).logit_B
+    assert logit_B.mean().abs() < 2.5
+
+
 def test_further_losses_count_in_training_alone(spec):
     task, batch = build(spec), random_batch(12)
     loss, out = task(batch)

@@ -30,6 +30,13 @@ def build(*, dims=DIMS, **options):
     return DAT(DATConfig(**{"tower": TOWER, "augmented_dim": WIDTH, **options}), dims=dims)
 
 
+def learning(**options):
+    """A model in training whose norms go by their running statistics, as in evaluation."""
+    model = build(**options).eval()
+    model.training = True
+    return model
+
+
 def inputs(num_rows=4):
     return random_inputs(num_rows, history_lengths=[0, 6, 2, 3] * (num_rows // 4), dims=DIMS)
 
@@ -43,7 +50,7 @@ def with_augmented(users, items, user_BC, item_BC):
 
 
 def test_the_mimic_losses_move_the_augmented_vectors_of_positives_to_the_other_towers_outputs_and_leave_negatives_alone():
-    model, (users, items) = build().eval(), inputs()
+    model, (users, items) = learning(), inputs()
     start = users.profile_BU[:, :WIDTH].clone(), items.item_BD[:, :WIDTH].clone()
     augmented = [torch.nn.Parameter(start_BC.clone()) for start_BC in start]
     optimizer = torch.optim.SGD(augmented, lr=0.2)
@@ -72,7 +79,7 @@ def test_the_mimics_learn_from_the_towers_and_not_the_towers_from_the_mimics():
 
 
 def test_the_further_losses_are_those_of_the_paper_with_their_weights():
-    model, (users, items) = build(user_mimic_weight=2.0, item_mimic_weight=0.25, alignment_weight=3.0).eval(), inputs()
+    model, (users, items) = learning(user_mimic_weight=2.0, item_mimic_weight=0.25, alignment_weight=3.0), inputs()
     items.item_BD[1:, ROW:] = items.item_BD[0, ROW:]
     items.item_BD[2:, ROW:] += 1.0  # two categories of two rows
     user_BC, item_BC = model.all_user_vectors(users).flatten(1), model.item_vectors(items).item_BHP.squeeze(1)
@@ -85,7 +92,7 @@ def test_the_further_losses_are_those_of_the_paper_with_their_weights():
 
 
 def test_rows_are_of_one_category_where_the_categorys_vector_is_the_same():
-    model, (users, items) = build(user_mimic_weight=0.0, item_mimic_weight=0.0).eval(), inputs(40)
+    model, (users, items) = learning(user_mimic_weight=0.0, item_mimic_weight=0.0), inputs(40)
     category_B = torch.arange(40) % 3
     items.item_BD[:, ROW:] = torch.randn(3, ROW)[category_B]
     item_BC = model.item_vectors(items).item_BHP.squeeze(1)
@@ -124,6 +131,8 @@ def test_without_a_width_half_of_a_row_is_the_augmented_vector():
     [
         ({"dims": dataclasses.replace(DIMS, profile=0, profile_fields=())}, r"name both in embeddings\.features"),
         ({"dims": dataclasses.replace(DIMS, position=0, position_fields=())}, r"name both in embeddings\.features"),
+        ({"user": "gender"}, r"DATConfig.user='gender' as the first user feature"),
+        ({"item": "category"}, r"DATConfig.item='category' as the first item feature"),
         ({"category": "shop"}, r"DATConfig.category='shop' is no item feature .* \['item', 'category'\]"),
         ({"augmented_dim": ROW}, r"DATConfig.augmented_dim=12 leaves no embedding in rows of width 12"),
     ],

@@ -92,12 +92,12 @@ def two_tower_ml1m_adam() -> RunConfig:
 
 
 def fit_ml1m_paper() -> RunConfig:
-    """FIT exactly as section 5.1.4 says: Adam at a constant learning rate, until validation stops improving."""
+    """FIT exactly as section 5.1.4 says: Adam at a constant learning rate, until validation stops, 20 epochs at most."""
     return _paper(recipe="fit_ml1m_paper", model=FITConfig())
 
 
 def two_tower_ml1m_paper() -> RunConfig:
-    """Two-Tower exactly as section 5.1.4 says: Adam at a constant learning rate, until validation stops improving."""
+    """Two-Tower exactly as section 5.1.4 says: Adam at a constant learning rate, until validation stops, 20 epochs at most."""
     return _paper(recipe="two_tower_ml1m_paper", model=TwoTowerConfig())
 
 

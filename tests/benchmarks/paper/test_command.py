@@ -96,11 +96,13 @@ def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.Monke
     ("words", "message"),
     [
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
+        (["--recipes", "two_tower_ml1"], r"--recipes \['two_tower_ml1'\]: not in the table's budget tuned"),
+        (["--seeds", "0"], "--seeds 0, expected at least 1"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],
 )
 @pytest.mark.usefixtures("repository")
-def test_a_table_that_does_not_exist_is_refused_with_those_that_do(
+def test_a_table_or_a_part_of_it_that_does_not_exist_is_refused(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(sys, "argv", ["paper", "table", *words])

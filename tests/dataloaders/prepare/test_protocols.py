@@ -147,6 +147,7 @@ def test_a_split_without_rows_is_refused() -> None:
             "validation=last_but_one is defined for split=leave_one_out only",
         ),
         ({"train_rows": "last", "validation": "last_but_one"}, "leaves no training row"),
+        ({"train_rows": "last", "train_stride": 2}, "one row a user already"),
     ],
 )
 def test_a_config_that_makes_no_sense_names_field_and_value(config: dict[str, object], message: str) -> None:
