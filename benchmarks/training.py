@@ -73,12 +73,15 @@ class PlainEmbeddings(nn.Module):
         self.tables = nn.ModuleDict({h.table: nn.Embedding(h.vocab_size, config.dim) for h, _ in self._pairs})
         for weight in self.parameters():
             nn.init.normal_(weight, std=config.init_std)
-        sides = [feature.side for feature in self._pooled]
+        user, item = [[(f.name, config.dim) for f in self._pooled if f.side == side] for side in ("user", "item")]
         self.dims = InputDims(
-            profile=config.dim * sides.count("user"),
-            attributes=config.dim * sides.count("item"),
+            profile=config.dim * len(user),
+            attributes=config.dim * len(item),
             position=config.dim * len(self._pairs),
             history_len=max(history.max_len for history, _ in self._pairs),
+            profile_fields=tuple(user),
+            attribute_fields=tuple(item),
+            position_fields=tuple((one.name, config.dim) for _, one in self._pairs),
         )
 
     def forward(self, pooled: KeyedJaggedTensor, sequence: KeyedJaggedTensor) -> tuple[UserInputs, ItemInputs]:

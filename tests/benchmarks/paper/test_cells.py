@@ -20,9 +20,10 @@ def test_cells_that_are_compared_read_the_same_data(table: PaperTable, budget: s
     assert len({config_of(cell, seed=0).data for cell in table.of_budget(budget) if cell.role != "counted"}) <= 1
 
 
-@pytest.mark.parametrize("table", TABLES.values())
+@pytest.mark.parametrize("table", [TABLES["t2diff", "ml1m"], TABLES["fit", "ml1m"]])
 def test_tuned_cells_share_loss_optimizer_and_budget(table: PaperTable):
     runs = [config_of(cell, seed=0) for cell in table.of_budget("tuned") if cell.role != "counted"]
+    assert len(runs) > 10
     assert len({(run.loader, run.optimizer, run.loop, run.sharding) for run in runs}) == 1
 
 
