@@ -7,6 +7,7 @@ from benchmarks import ablation, trained_runs
 from benchmarks.ablation import CELLS, METRICS, Cell, fill, is_current, record, render
 from benchmarks.result_rows import read_rows, replace_rows
 from trainer.cli import parse_run_config
+from trainer.errors import UserError
 
 MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torchrec": "1.8.0", "commit": "abc"}
 
@@ -113,15 +114,17 @@ def test_a_finished_run_is_read_and_an_unfinished_one_is_launched_on_its_ranks(t
         assert check
         assert cwd == tmp_path
         run_dir.mkdir(parents=True)
-        (run_dir / "results.json").write_text('{"recipe": "fit_demo"}')
+        (run_dir / "results.json").write_text('{"recipe": "fit_demo", "world_size": 2}')
 
     monkeypatch.setattr(trained_runs, "ROOT", tmp_path)
     monkeypatch.setattr(trained_runs.subprocess, "run", launch)
     for _ in range(2):
-        assert trained_runs.finished_run("fit_demo", num_ranks=2) == {"recipe": "fit_demo"}
+        assert trained_runs.finished_run("fit_demo", num_ranks=2) == {"recipe": "fit_demo", "world_size": 2}
     ((*_, launcher, standalone, ranks, _, module, flag, recipe),) = launched
     assert (launcher, standalone, ranks) == ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert (module, flag, recipe) == ("trainer.train", "--recipe", "fit_demo")
+    with pytest.raises(UserError, match=r"was trained on 2 rank\(s\), expected 1"):
+        trained_runs.finished_run("fit_demo")
 
 
 def test_spread_leaves_out_runs_without_the_figure():

@@ -51,9 +51,10 @@ def test_example_inputs_are_what_the_modules_take_and_no_free_dimension_is_1(any
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(("name", "tables"), [("fit_case", "quantised"), ("t2diff_case", "outside"), ("cold_case", "inside")])
 def test_packages_answer_every_golden_request_for_every_batch_size(
-    name: str, tables: TableForm, few_golden_requests: int, request: pytest.FixtureRequest, tmp_path: Path
+    name: str, tables: TableForm, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    case: Case = request.getfixturevalue(name)
+    case: Case = request.getfixturevalue(name)  # made once for all tests, so before the requests become few
+    few_golden_requests: int = request.getfixturevalue("few_golden_requests")
     manifest, parity = export(case.run, tmp_path / "artefact", aoti="cpu", tables=tables)
     assert parity["aoti"].bodies == parity["torchscript"].bodies == few_golden_requests
     assert parity["aoti"].max_error <= 1e-5
