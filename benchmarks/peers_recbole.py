@@ -19,7 +19,8 @@ from recbole.utils import get_model, get_trainer, init_seed
 def main() -> None:
     """Train, pick the best epoch on validation, test it."""
     settings = json.loads(Path(sys.argv[1]).read_text())
-    # RecBole's checkpoints hold its Config object, and its own torch.load is older than the default that refuses such
+    # RecBole's checkpoints hold its Config object, and its own torch.load is older than the default that refuses such;
+    # what this process loads is the file that it has written itself
     torch.load = functools.partial(torch.load, weights_only=False)
     sys.argv = sys.argv[:1]  # Config reads the command line too
     config = Config(model=settings["model"], dataset=settings["dataset"], config_dict=settings["config"])

@@ -98,7 +98,7 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     if arguments.dataset != "ml1m":
         return
     replace_section(ROOT / "README.md", name, text)
-    if arguments.sweeps and arguments.train and arguments.paper == "fit":
+    if arguments.sweeps:
         for sweep, swept in SWEEPS.items():
             fill(swept, swept.cells, RESULTS / f"{sweep}.csv", seeds=arguments.seeds)
     replace_section(ROOT / "README.md", f"{name}_figures", draw(arguments.paper, RESULTS))
@@ -111,7 +111,8 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     """The table that is asked for.
 
     Raises:
-        UserError: the paper has none on that data set, or none of its cells is of that budget.
+        UserError: the paper has none on that data set, none of its cells is of that budget or those recipes, or there is nothing to
+            train for the seeds or sweeps that are asked for.
     """
     table = TABLES.get((arguments.paper, arguments.dataset))
     if table is None:
@@ -123,6 +124,8 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     known = {cell.recipe for cell in table.of_budget(budget)}
     if unknown := sorted(set(arguments.recipes) - known):
         raise UserError(f"--recipes {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
+    if arguments.sweeps and not (arguments.train and (arguments.paper, arguments.dataset) == ("fit", "ml1m")):
+        raise UserError("--sweeps trains those of --paper fit on --dataset ml1m: leave it out, or --no-train")
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table

@@ -101,7 +101,7 @@ def test_a_norm_with_a_forward_of_its_own_is_refused(one_rank: dist.ProcessGroup
             return input
 
     class OddScale(DriftScale):
-        pass
+        """Of another kind by its type alone."""
 
     with pytest.raises(TypeError, match="Odd"):
         convert(nn.Sequential(Odd(3)), one_rank)

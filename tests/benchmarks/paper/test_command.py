@@ -98,6 +98,8 @@ def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.Monke
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
         (["--recipes", "two_tower_ml1"], r"--recipes \['two_tower_ml1'\]: not in the table's budget tuned"),
         (["--seeds", "0"], "--seeds 0, expected at least 1"),
+        (["--sweeps", "--no-train"], "--sweeps trains those of --paper fit on --dataset ml1m"),
+        (["--sweeps", "--paper", "t2diff"], "--sweeps trains those of --paper fit on --dataset ml1m"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],
 )
