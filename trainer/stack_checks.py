@@ -23,7 +23,9 @@ LINES = {
     "2.11": {"torchrec": "1.6", "fbgemm": "1.6", "triton": "3.6"},
 }
 """torch's release line, and the lines of the packages that are built against it."""
-DIRECT = ("pyarrow", "polars", "tyro", "rich", "tensorboard", "numpy", "jinja2", "torchmetrics", "tensordict", "faiss-cpu")
+DIRECT = ("pyarrow", "tyro", "rich", "tensorboard", "numpy", "jinja2", "torchmetrics", "tensordict")
+BESIDE_TRAINING = {"polars": "data preparation", "faiss-cpu": "item indexes"}
+"""Direct requirements that training does without, and what needs them."""
 REPAIR = "make repair"
 
 
@@ -96,7 +98,10 @@ def check_packages(packages: Mapping[str, str]) -> list[Finding]:
     if absent:
         findings.append(Finding(check="libraries", level="fail", found=f"missing: {', '.join(absent)}", mend=REPAIR))
     else:
-        findings.append(Finding(check="libraries", level="ok", found=", ".join(f"{n} {packages[n]}" for n in DIRECT[:4])))
+        findings.append(Finding(check="libraries", level="ok", found=", ".join(f"{n} {packages[n]}" for n in DIRECT[:3])))
+    for name, needs in BESIDE_TRAINING.items():
+        if name not in packages:
+            findings.append(Finding(check="libraries", level="warn", found=f"missing: {name}, for {needs}", mend=REPAIR))
     return findings
 
 

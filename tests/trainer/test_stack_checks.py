@@ -86,6 +86,13 @@ def test_a_missing_package_is_red(name: str) -> None:
     assert failed(check_packages(packages))
 
 
+@pytest.mark.parametrize("name", ["polars", "faiss-cpu"])
+def test_what_only_data_preparation_or_an_index_needs_is_yellow_when_it_is_missing(name: str) -> None:
+    findings = check_packages({other: version for other, version in CPU.items() if other != name})
+    assert failed(findings) == {}
+    assert [(finding.level, name in finding.found) for finding in findings if finding.level != "ok"] == [("warn", True)]
+
+
 def test_every_supported_line_names_its_partners() -> None:
     assert all(set(partners) == {"torchrec", "fbgemm", "triton"} for partners in LINES.values())
 
