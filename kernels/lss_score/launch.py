@@ -12,7 +12,7 @@ from torch.library import triton_op
 
 from kernels.interpreter import run_kernel
 from kernels.lss_score.triton_kernel import backward_kernel, forward_kernel
-from kernels.lss_score.triton_serving import score_kernel, top_kernel
+from kernels.lss_score.triton_serving import rank_kernel, score_kernel
 
 SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}
 """Pairs of a tile and rows of S'' at once, where there are few pairs: one request's 2,000 then keep 132 multiprocessors busy, and
@@ -23,8 +23,14 @@ PROGRAMS = 528
 """Large tiles that keep a GPU busy, four a multiprocessor of an H100."""
 BACKWARD_PAIRS = 16
 """Backward keeps twice the matrices, and more pairs would not fit a thread's registers."""
+RANK_TILE = {"BLOCK_R": 16, "num_warps": 4}
+"""Candidates that one program ranks: one request's 2,000 then keep 125 multiprocessors busy."""
 MAX_CHUNK = 2048
-"""Scores that one program sorts at once."""
+"""Scores that a program of rank_kernel compares its own with at once."""
+MAX_RANKED = 8192
+"""Candidates of a request up to which ranks are counted, each score against each; more are sorted."""
+OVERLAP = {"launch_pdl": True}
+"""Launch option of rank_kernel: its programs are put in place while the scores are computed (programmatic dependent launch)."""
 
 
 def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[str, int]:
@@ -130,9 +136,67 @@ def score_stored(
     weights: Sequence[torch.Tensor],
 ) -> torch.Tensor:
     """float32 [B, K]; all tensors contiguous, the weights in LSSWeights' order."""
+    return _scores(user_BNUP, vector_MX, scale_M, index_M, candidate_BK, weights, keys=False, overlap=False)
+
+
+@triton_op("crosstower::lss_stored_top", mutates_args={})
+def top_stored(
+    user_BNUP: torch.Tensor,
+    vector_MX: torch.Tensor,
+    scale_M: torch.Tensor | None,
+    index_M: torch.Tensor | None,
+    candidate_BK: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    num_top: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 and int64 [B, T], scores and columns of the best."""
+    num_requests, num_candidates = candidate_BK.shape
+    ranked = not isinstance(num_candidates, int) or num_candidates <= MAX_RANKED
+    overlap = ranked and _overlaps(candidate_BK)
+    score_BK = _scores(user_BNUP, vector_MX, scale_M, index_M, candidate_BK, weights, keys=ranked, overlap=overlap)
+    if not ranked:
+        sorted_BK, column_BK = torch.sort(score_BK, dim=1, descending=True, stable=True)
+        return sorted_BK[:, :num_top].contiguous(), column_BK[:, :num_top].contiguous()
+    top_score_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.float32)
+    top_column_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.int64)
+    run_kernel(
+        rank_kernel,
+        (num_requests * ((num_candidates + RANK_TILE["BLOCK_R"] - 1) // RANK_TILE["BLOCK_R"]),),
+        score_BK,
+        top_score_BT,
+        top_column_BT,
+        num_candidates,
+        num_top,
+        **RANK_TILE,
+        CHUNK=min(triton.next_power_of_2(num_candidates), MAX_CHUNK) if isinstance(num_candidates, int) else MAX_CHUNK,
+        OVERLAP=overlap,
+        **(OVERLAP if overlap else {}),
+    )
+    return top_score_BT, top_column_BT
+
+
+def _overlaps(candidate_BK: torch.Tensor) -> bool:
+    """Whether one kernel may be put in place while another runs: a GPU's instructions since Hopper, in a plain call alone, since a
+    traced one (torch.export, torch.compile: its tensors are of other types) cannot carry the launch option."""
+    on_gpu = type(candidate_BK) is torch.Tensor and candidate_BK.is_cuda
+    return on_gpu and torch.cuda.get_device_capability(candidate_BK.device) >= (9, 0)
+
+
+def _scores(
+    user_BNUP: torch.Tensor,
+    vector_MX: torch.Tensor,
+    scale_M: torch.Tensor | None,
+    index_M: torch.Tensor | None,
+    candidate_BK: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    *,
+    keys: bool,
+    overlap: bool,
+) -> torch.Tensor:
+    """float32 [B, K], or their int32 order; `overlap`: rank_kernel follows, and its programs may be put in place."""
     num_requests, num_candidates = candidate_BK.shape
     tile = _tile(num_requests * num_candidates)
-    score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.float32)
+    score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.int32 if keys else torch.float32)
     run_kernel(
         score_kernel,
         (num_requests * ((num_candidates + tile["BLOCK_R"] - 1) // tile["BLOCK_R"]),),
@@ -148,50 +212,7 @@ def score_stored(
         user_BNUP.shape[1],
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
         **tile,
+        KEYS=keys,
+        OVERLAP=overlap,
     )
     return score_BK
-
-
-@triton_op("crosstower::lss_stored_top", mutates_args={})
-def top_stored(
-    user_BNUP: torch.Tensor,
-    vector_MX: torch.Tensor,
-    scale_M: torch.Tensor | None,
-    index_M: torch.Tensor | None,
-    candidate_BK: torch.Tensor,
-    weights: Sequence[torch.Tensor],
-    num_top: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 and int64 [B, T], scores and columns of the best."""
-    num_requests, num_candidates = candidate_BK.shape
-    tile = _tile(num_requests * num_candidates)
-    score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.float32)
-    arrived_B = candidate_BK.new_zeros(num_requests, dtype=torch.int32)
-    top_score_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.float32)
-    top_column_BT = candidate_BK.new_empty((num_requests, num_top), dtype=torch.int64)
-    top = max(triton.next_power_of_2(num_top), 2)
-    chunk = max(min(triton.next_power_of_2(num_candidates), MAX_CHUNK), top)
-    run_kernel(
-        top_kernel,
-        (num_requests * ((num_candidates + tile["BLOCK_R"] - 1) // tile["BLOCK_R"]),),
-        user_BNUP,
-        vector_MX,
-        scale_M,
-        index_M,
-        candidate_BK,
-        *weights,
-        score_BK,
-        arrived_B,
-        top_score_BT,
-        top_column_BT,
-        num_candidates,
-        vector_MX.shape[0],
-        user_BNUP.shape[1],
-        num_top,
-        **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
-        **tile,
-        CHUNK=chunk,
-        TOP=top,
-        ONE_CHUNK=chunk >= num_candidates,
-    )
-    return top_score_BT, top_column_BT

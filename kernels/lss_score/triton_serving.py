@@ -1,7 +1,7 @@
-"""Scores of stored items, and the best of them, in one launch."""
+"""Scores of stored items, and the best of them."""
 
-# B requests, N user vectors of a request, K candidates of a request, k best, M items, U user heads, V item heads, P head width,
-# D scorer width, R candidates of a tile
+# B requests, N user vectors of a request, K candidates of a request, C candidates of a chunk, k best, M items, U user heads,
+# V item heads, P head width, D scorer width, R candidates of a tile
 
 import triton
 import triton.language as tl
@@ -38,38 +38,18 @@ def tile_scores(
 
 
 @triton.jit
-def sort_keys(score_R, column_R, num_candidates):
-    """int64 keys that order scores, NaN above all, then columns from left to right; columns that do not exist come last."""
+def order_keys(score_R):
+    """int32 that orders scores, NaN above all; neither the least nor the largest int32 is one."""
     # -0.0 and 0.0 are one score; the bits of negative numbers order the wrong way round
     bits_R = tl.where(score_R == 0, 0.0, score_R).to(tl.int32, bitcast=True)
     bits_R = tl.where(bits_R < 0, bits_R ^ 0x7FFFFFFF, bits_R)
-    bits_R = tl.where(score_R != score_R, 0x7FFFFFFF, bits_R)
-    key_R = bits_R.to(tl.int64) * 4294967296 + (2147483647 - column_R)
-    return tl.where(column_R < num_candidates, key_R, -9223372036854775808)
+    return tl.where(score_R != score_R, 0x7FFFFFFE, bits_R)
 
 
 @triton.jit
-def chunk_top(score, start, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr):
-    """Keys of the TOP best of CHUNK scores, best first."""
-    # keys lie in any order: with the neighbours of the sorting network in one thread, it exchanges a fifth as many between threads
-    THREADS: tl.constexpr = min(CHUNK, 128)
-    column_TX = start + (tl.arange(0, THREADS)[:, None] + THREADS * tl.arange(0, CHUNK // THREADS)[None, :]).to(tl.int64)
-    # past L1, which may hold a neighbour's lines from before these scores were written
-    score_TX = tl.load(score + column_TX, mask=column_TX < num_candidates, other=0.0, cache_modifier=".cg")
-    return tl.topk(tl.reshape(sort_keys(score_TX, column_TX, num_candidates), [CHUNK]), TOP)
-
-
-@triton.jit
-def request_top(score, num_candidates, CHUNK: tl.constexpr, TOP: tl.constexpr, ONE_CHUNK: tl.constexpr):
-    """Keys of the TOP best of one request's scores, best first."""
-    if ONE_CHUNK:
-        best = chunk_top(score, 0, num_candidates, CHUNK, TOP)
-    else:
-        best = tl.full([TOP], -9223372036854775808, tl.int64)
-        for start in range(0, num_candidates, CHUNK):
-            more = chunk_top(score, start, num_candidates, CHUNK, TOP)
-            best = tl.topk(tl.reshape(tl.join(best, more), [2 * TOP]), TOP)
-    return best
+def scores_of(key_R):
+    """The scores of `order_keys`."""
+    return tl.where(key_R < 0, key_R ^ 0x7FFFFFFF, key_R).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -78,8 +58,13 @@ def score_kernel(
     num_candidates, num_items, num_queries,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
+    KEYS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program per request and tile of candidates; `score` [B, K]."""
+    """One program per request and tile of candidates; `score` [B, K], of KEYS their int32 order.
+
+    OVERLAP: rank_kernel follows, and its programs may be put in place."""
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
     tiles = tl.cdiv(num_candidates, BLOCK_R)
     request = (tl.program_id(0) // tiles).to(tl.int64)
     column_R = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -87,32 +72,36 @@ def score_kernel(
         user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
         request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D, BLOCK_I,
     )  # fmt: skip
+    if KEYS:
+        score_R = order_keys(score_R)
     tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
 
 
 @triton.jit
-def top_kernel(
-    user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3, score, arrived, top_score, top_column,
-    num_candidates, num_items, num_queries, num_top,
-    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
-    CHUNK: tl.constexpr, TOP: tl.constexpr, ONE_CHUNK: tl.constexpr,
+def rank_kernel(
+    key, top_score, top_column, num_candidates, num_top,
+    BLOCK_R: tl.constexpr, CHUNK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """As score_kernel; the program that is the last of its request, by the counter `arrived` [B], then picks the best."""
+    """One program per request and tile of `key` [B, K]: counts how many of all K come before each of the tile's, which is its place
+    among the best, [B, k]. OVERLAP: the program may be there before the keys are."""
     tiles = tl.cdiv(num_candidates, BLOCK_R)
     request = (tl.program_id(0) // tiles).to(tl.int64)
-    column_R = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    score_R = tile_scores(
-        user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
-        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D, BLOCK_I,
-    )  # fmt: skip
-    tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
-    tl.debug_barrier()  # every thread's score before this program counts as arrived
-    if tl.atomic_add(arrived + request, 1, sem="acq_rel") == tiles - 1:
-        best = request_top(score + request * num_candidates, num_candidates, CHUNK, TOP, ONE_CHUNK)
-        column = 2147483647 - (best & 4294967295)
-        place = tl.arange(0, TOP)
-        mask = place < num_top
-        best_score = tl.load(score + request * num_candidates + column, mask=mask, cache_modifier=".cg")
-        tl.store(top_score + request * num_top + place, best_score, mask=mask)
-        tl.store(top_column + request * num_top + place, column, mask=mask)
+    first = (tl.program_id(0) % tiles) * BLOCK_R
+    column_R = first + tl.arange(0, BLOCK_R)
+    key += request * num_candidates
+    if OVERLAP:
+        tl.extra.cuda.gdc_wait()
+    # past L1, which may hold lines from before these keys were written
+    key_R = tl.load(key + column_R, mask=column_R < num_candidates, other=-2147483648, cache_modifier=".cg")
+    rank_R = tl.zeros([BLOCK_R], tl.int32)
+    for start in range(0, num_candidates, CHUNK):
+        column_C = start + tl.arange(0, CHUNK)
+        key_C = tl.load(key + column_C, mask=column_C < num_candidates, other=-2147483648, cache_modifier=".cg")
+        # to the tile's left an equal key comes first too: one more makes it the greater, so that a pair takes one comparison
+        key_C += (column_C < first).to(tl.int32)
+        rank_R += tl.sum((key_C[None, :] > key_R[:, None]).to(tl.int32), 1)
+    left_RR = (key_R[None, :] == key_R[:, None]) & (column_R[None, :] < column_R[:, None])
+    rank_R += tl.sum(left_RR.to(tl.int32), 1)
+    mask_R = (column_R < num_candidates) & (rank_R < num_top)
+    tl.store(top_score + request * num_top + rank_R, scores_of(key_R), mask=mask_R)
+    tl.store(top_column + request * num_top + rank_R, column_R.to(tl.int64), mask=mask_R)

@@ -14,9 +14,8 @@ _STORED = "kernels.lss_score.triton_serving"
 _SCORER = "weight1 bias1 weight2 bias2 weight3"
 _SCORER_SIZES = {"U": 2, "V": 2, "P": 64, "D": 16, "BLOCK_P": 64, "BLOCK_D": 16}
 _STORED_SIZES = {"num_candidates": "i32", "num_items": "i32", "num_queries": "i32", "index": "*u8", "candidate": "*i64"}
-_TOP = _STORED_SIZES | {"arrived": "*i32", "top_column": "*i64", "num_top": "i32"}
 _SMALL_TILE, _LARGE_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}, {"BLOCK_R": 64, "BLOCK_I": 1}
-_TOP_CONSTANTS = _SCORER_SIZES | _SMALL_TILE | {"CHUNK": 2048, "TOP": 128, "ONE_CHUNK": True}
+_TOP = {"KEYS": True, "OVERLAP": True}
 
 _ATTENTION = "kernels.target_attention.triton_kernel"
 _NETWORK = "mean1 var1 alpha1 weight2 bias2 mean2 var2 alpha2 weight3 bias3"
@@ -53,17 +52,25 @@ SCORING_CASES = {
         f"{_STORED}:score_kernel",
         f"user {_SCORER} score",
         others=_STORED_SIZES | {"vector": "*fp16"},
-        constants=_SCORER_SIZES | _LARGE_TILE | {"scale": None},
+        constants=_SCORER_SIZES | _LARGE_TILE | {"scale": None, "KEYS": False, "OVERLAP": False},
         max_registers=168,
         max_shared_bytes=16 * 1024,
     ),
-    "lss_stored_top_int8": _of(
-        f"{_STORED}:top_kernel",
-        f"user scale {_SCORER} score top_score",
-        others=_TOP | {"vector": "*i8"},
-        constants=_TOP_CONSTANTS,
+    "lss_stored_keys_int8": _of(
+        f"{_STORED}:score_kernel",
+        f"user scale {_SCORER}",
+        others=_STORED_SIZES | {"vector": "*i8", "score": "*i32"},
+        constants=_SCORER_SIZES | _SMALL_TILE | _TOP,
         max_registers=168,
         max_shared_bytes=16 * 1024,
+    ),
+    "lss_stored_ranks": _of(
+        f"{_STORED}:rank_kernel",
+        "top_score",
+        others={"key": "*i32", "top_column": "*i64", "num_candidates": "i32", "num_top": "i32"},
+        constants={"BLOCK_R": 16, "CHUNK": 2048, "OVERLAP": True},
+        max_registers=168,
+        max_shared_bytes=1024,
     ),
     "target_attention": _of(
         f"{_ATTENTION}:forward_kernel",

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from kernels.lss_score import LSSWeights, StoredItems, launch, lss_score, reference, score_stored, top_stored
+from kernels.lss_score.triton_serving import order_keys, scores_of
 from tests.kernels.devices import KERNEL_DEVICE
 from tests.kernels.poison import poisoned
 
@@ -147,14 +150,39 @@ def test_the_best_stored_items_are_those_of_a_stable_sort(num_requests, num_cand
     assert torch.equal(found.position_BK, expected.indices[:, :num_top])
 
 
-def test_more_candidates_than_are_sorted_at_once_give_the_same_best(monkeypatch):
-    monkeypatch.setattr("kernels.lss_score.launch.MAX_CHUNK", 16)
+@pytest.mark.parametrize("limit", ["MAX_CHUNK", "MAX_RANKED"], ids=["compared at once", "ranked"])
+def test_more_candidates_than_are_compared_at_once_or_ranked_give_the_same_best(limit, monkeypatch):
     user_BNUP, candidate_BK, weights = random_requests(2, 70)
+    candidate_BK[0, 31] = 40  # not a number
     items = random_store(torch.float32)
-    found = top_stored(user_BNUP, items, candidate_BK, weights, 5, backend="triton")
-    expected = top_stored(user_BNUP, items, candidate_BK, weights, 5, backend="torch")
+    with poisoned():
+        expected = top_stored(user_BNUP, items, candidate_BK, weights, 50, backend="triton")
+        monkeypatch.setattr(launch, limit, 16)
+        found = top_stored(user_BNUP, items, candidate_BK, weights, 50, backend="triton")
+    assert expected.position_BK[0, 0] == 31
     assert torch.equal(found.position_BK, expected.position_BK)
-    torch.testing.assert_close(found.score_BK, expected.score_BK)
+    torch.testing.assert_close(found.score_BK, expected.score_BK, rtol=0, atol=0, equal_nan=True)
+
+
+@triton.jit
+def _keyed(score_ptr, key_ptr, back_ptr, SIZE: tl.constexpr):
+    index = tl.arange(0, SIZE)
+    key = order_keys(tl.load(score_ptr + index))
+    tl.store(key_ptr + index, key)
+    tl.store(back_ptr + index, scores_of(key))
+
+
+def test_keys_order_scores_as_a_sort_does_and_give_them_back():
+    torch.manual_seed(0)
+    special = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, -torch.nan, 3.4e38, -3.4e38, 1e-45, -1e-45]
+    score = torch.tensor([*special, *torch.randn(22).tolist()], device=KERNEL_DEVICE)
+    key, back = torch.zeros_like(score, dtype=torch.int32), torch.zeros_like(score)
+    _keyed[(1,)](score, key, back, len(score))
+    expected, found = (torch.sort(values, descending=True, stable=True).indices for values in (score, key))
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(back, score, rtol=0, atol=0, equal_nan=True)
+    assert key.min() > -(2**31)
+    assert key.max() < 2**31 - 1
 
 
 def test_candidates_that_are_no_items_are_not_numbers_and_rank_first():
