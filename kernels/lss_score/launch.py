@@ -14,13 +14,17 @@ from kernels.interpreter import run_kernel
 from kernels.lss_score.triton_kernel import backward_kernel, forward_kernel
 from kernels.lss_score.triton_serving import rank_kernel, score_kernel
 
-SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}
-"""Pairs of a tile and rows of S'' at once, where there are few pairs: one request's 2,000 then keep 132 multiprocessors busy, and
-all weights are on their way at the same time."""
-LARGE_TILE = {"BLOCK_R": 64, "BLOCK_I": 1}
-"""Where there are many: each thread has rows of its own, which halves the instructions of a pair."""
+SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16, "PIECES": 1, "num_warps": 4}
+"""Pairs of a tile, rows of S'' at once and pieces whose heads are loaded in turn, where there are few pairs: one request's 2,000
+then keep 125 multiprocessors busy, and all weights are on their way at the same time."""
+LARGE_TILE = {"BLOCK_R": 128, "BLOCK_I": 1, "PIECES": 4, "num_warps": 4}
+"""Where there are many: each thread has a pair of its own, which halves the instructions of a pair."""
+MANY_PAIRS = 32_768
+"""Pairs from which large tiles keep a GPU busy, two a multiprocessor of an H100."""
 PROGRAMS = 528
-"""Large tiles that keep a GPU busy, four a multiprocessor of an H100."""
+"""Programs with large tiles that an H100 runs at once, four a multiprocessor: requests that are fewer share them."""
+TILES_PER_PROGRAM = 8
+"""At most, one after another: a request's user vectors then stay in L1."""
 BACKWARD_PAIRS = 16
 """Backward keeps twice the matrices, and more pairs would not fit a thread's registers."""
 RANK_TILE = {"BLOCK_R": 16, "num_warps": 4}
@@ -47,7 +51,15 @@ def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[st
 
 def _tile(num_scored: int) -> dict[str, int]:
     """The large tile for many pairs, the small one for few or (torch.export) a symbolic number."""
-    return LARGE_TILE if isinstance(num_scored, int) and num_scored >= LARGE_TILE["BLOCK_R"] * PROGRAMS else SMALL_TILE
+    return LARGE_TILE if isinstance(num_scored, int) and num_scored >= MANY_PAIRS else SMALL_TILE
+
+
+def _tiles_per_program(num_requests: int, num_candidates: int, tile: dict[str, int]) -> int:
+    """Tiles of one request that a program scores: 1 of small ones, of large ones so many that PROGRAMS do them all, if allowed."""
+    if tile is SMALL_TILE:
+        return 1
+    num_tiles = -(-num_candidates // tile["BLOCK_R"])
+    return min(TILES_PER_PROGRAM, -(-num_tiles // max(1, PROGRAMS // num_requests)))
 
 
 @triton_op("crosstower::lss_score", mutates_args={})
@@ -176,8 +188,11 @@ def top_stored(
 
 
 def _overlaps(candidate_BK: torch.Tensor) -> bool:
-    """Whether one kernel may be put in place while another runs: a GPU's instructions since Hopper, in a plain call alone, since a
-    traced one (torch.export, torch.compile: its tensors are of other types) cannot carry the launch option."""
+    """Whether rank_kernel's programs may be put in place while the scores are computed.
+
+    Not before Hopper, which has the instructions, and only in a plain call: a traced one (torch.export, torch.compile), whose
+    tensors are of other types, cannot carry the launch option.
+    """
     on_gpu = type(candidate_BK) is torch.Tensor and candidate_BK.is_cuda
     return on_gpu and torch.cuda.get_device_capability(candidate_BK.device) >= (9, 0)
 
@@ -196,10 +211,12 @@ def _scores(
     """float32 [B, K], or their int32 order; `overlap`: rank_kernel follows, and its programs may be put in place."""
     num_requests, num_candidates = candidate_BK.shape
     tile = _tile(num_requests * num_candidates)
+    num_tiles = _tiles_per_program(num_requests, num_candidates, tile)
+    share = tile["BLOCK_R"] * num_tiles
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.int32 if keys else torch.float32)
     run_kernel(
         score_kernel,
-        (num_requests * ((num_candidates + tile["BLOCK_R"] - 1) // tile["BLOCK_R"]),),
+        (num_requests * ((num_candidates + share - 1) // share),),
         user_BNUP,
         vector_MX,
         scale_M,
@@ -210,6 +227,7 @@ def _scores(
         num_candidates,
         vector_MX.shape[0],
         user_BNUP.shape[1],
+        num_tiles,
         **_constants(user_BNUP, weights[0].shape[1], weights[1].shape[0]),
         **tile,
         KEYS=keys,

@@ -9,13 +9,15 @@ from kernels.interpreter import narrow
 
 
 @triton.jit
-def load_heads(pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr):
+def load_heads(
+    pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr, CACHE: tl.constexpr = ""
+):  # fmt: skip
     """The heads of each pair's row as a tuple of float32 [R, P]; a row starts at `offset_R` and holds HEADS·P numbers."""
     p = tl.arange(0, BLOCK_P)
     mask_RP = mask_R[:, None] & (p < P)[None, :]
     heads = ()
     for head in tl.static_range(HEADS):
-        head_RP = tl.load(pointer + offset_R[:, None] + (head * P + p)[None, :], mask=mask_RP, other=0.0)
+        head_RP = tl.load(pointer + offset_R[:, None] + (head * P + p)[None, :], mask=mask_RP, other=0.0, cache_modifier=CACHE)
         heads = heads + (head_RP.to(tl.float32),)  # noqa: RUF005 - Triton has no unpacking of tuples
     return heads
 
@@ -27,20 +29,44 @@ def relu(x):
 
 
 @triton.jit
-def row_layer(users, items, weight1, bias1, U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Eq. 13-14: S as a tuple of U·V vectors [R], and S' as a tuple of U matrices [R, D]."""
+def similarities(users, items, U: tl.constexpr, V: tl.constexpr):
+    """Eq. 13: S as a tuple of U·V vectors [R]."""
+    similarity = ()
+    for u in tl.static_range(U):
+        for v in tl.static_range(V):
+            similarity = similarity + (tl.sum(users[u] * items[v], 1),)  # noqa: RUF005
+    return similarity
+
+
+@triton.jit
+def joined(parts, SIZE: tl.constexpr, PIECES: tl.constexpr):
+    """SIZE vectors of the tile, of those of its PIECES, one piece after another: place PIECES·r + t of one is r of piece t's."""
+    tl.static_assert(PIECES == 1 or PIECES == 2 or PIECES == 4)
+    vectors = ()
+    for j in tl.static_range(SIZE):
+        vector_R = parts[j]
+        if PIECES == 2:
+            vector_R = tl.reshape(tl.join(parts[j], parts[SIZE + j]), [2 * parts[j].shape[0]])
+        elif PIECES == 4:
+            even, odd = tl.join(parts[j], parts[2 * SIZE + j]), tl.join(parts[SIZE + j], parts[3 * SIZE + j])
+            vector_R = tl.reshape(tl.join(even, odd), [4 * parts[j].shape[0]])
+        vectors = vectors + (vector_R,)  # noqa: RUF005
+    return vectors
+
+
+@triton.jit
+def row_layer(similarity, weight1, bias1, U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Eq. 14: S' as a tuple of U matrices [D, R]."""
     d = tl.arange(0, BLOCK_D)
     bias_D = tl.load(bias1 + d, mask=d < D, other=0.0).to(tl.float32)
-    similarity = ()
     rows = ()
     for u in tl.static_range(U):
-        row_RD = tl.zeros([users[0].shape[0], BLOCK_D], tl.float32) + bias_D[None, :]
+        row_DR = tl.zeros([BLOCK_D, similarity[0].shape[0]], tl.float32) + bias_D[:, None]
         for v in tl.static_range(V):
-            similarity_R = tl.sum(users[u] * items[v], 1)  # eq. 13
-            similarity = similarity + (similarity_R,)  # noqa: RUF005
-            row_RD += similarity_R[:, None] * tl.load(weight1 + d * V + v, mask=d < D, other=0.0).to(tl.float32)[None, :]
-        rows = rows + (relu(row_RD),)  # noqa: RUF005
-    return similarity, rows
+            weight_D = tl.load(weight1 + d * V + v, mask=d < D, other=0.0).to(tl.float32)
+            row_DR += similarity[u * V + v][None, :] * weight_D[:, None]
+        rows = rows + (relu(row_DR),)  # noqa: RUF005
+    return rows
 
 
 @triton.jit
@@ -56,34 +82,41 @@ def column_before_relu(rows, weight2, bias2, i, U: tl.constexpr):
 def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr):
     """Eq. 15-16: S' to one logit per pair, [R]. S'' exists BLOCK_I of its rows at a time."""
     d = tl.arange(0, BLOCK_D)
-    total_RD = tl.zeros_like(rows[0])
+    total_DR = tl.zeros_like(rows[0])
     for first in tl.static_range(0, D, BLOCK_I):
         i = first + tl.arange(0, BLOCK_I)
         bias_I = tl.load(bias2 + i, mask=i < D, other=0.0).to(tl.float32)
-        column_RID = tl.zeros([rows[0].shape[0], BLOCK_I, BLOCK_D], tl.float32) + bias_I[None, :, None]
+        column_IDR = tl.zeros([BLOCK_I, BLOCK_D, rows[0].shape[1]], tl.float32) + bias_I[:, None, None]
         for u in tl.static_range(U):
             weight_I = tl.load(weight2 + i * U + u, mask=i < D, other=0.0).to(tl.float32)
-            column_RID += weight_I[None, :, None] * rows[u][:, None, :]
+            column_IDR += weight_I[:, None, None] * rows[u][None, :, :]
         mask_ID = (i < D)[:, None] & (d < D)[None, :]
         weight_ID = tl.load(weight3 + i[:, None] * D + d[None, :], mask=mask_ID, other=0.0).to(tl.float32)
-        total_RD += tl.sum(relu(column_RID) * weight_ID[None, :, :], 1)
-    return tl.sum(total_RD, 1)
+        total_DR += tl.sum(relu(column_IDR) * weight_ID[:, :, None], 0)
+    return tl.sum(total_DR, 0)
 
 
 @triton.jit
 def forward_kernel(
     user, item, weight1, bias1, weight2, bias2, weight3, out, num_pairs,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
-    """One program per tile of pairs; `user` [X, U, P] and `item` [X, V, P] to `out` [X]."""
-    pair_R = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    mask_R = pair_R < num_pairs
-    users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
-    items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
-    _, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
+    """One program per tile of pairs; `user` [X, U, P] and `item` [X, V, P] to `out` [X].
+
+    Heads are loaded for PIECES of the tile, one after another, because those of all its pairs would not fit the registers.
+    """
+    first = tl.program_id(0).to(tl.int64) * BLOCK_R
+    parts = ()
+    for t in tl.static_range(PIECES):
+        pair_R = first + PIECES * tl.arange(0, BLOCK_R // PIECES) + t
+        users = load_heads(user, pair_R * (U * P), pair_R < num_pairs, U, P, BLOCK_P)
+        items = load_heads(item, pair_R * (V * P), pair_R < num_pairs, V, P, BLOCK_P)
+        parts = parts + similarities(users, items, U, V)
+    rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
     score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
-    tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=mask_R)
+    pair_R = first + tl.arange(0, BLOCK_R)
+    tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=pair_R < num_pairs)
 
 
 @triton.jit
@@ -149,7 +182,11 @@ def backward_kernel(
     mask_R = pair_R < num_pairs
     users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
     items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
-    similarity, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
+    similarity = similarities(users, items, U, V)
+    turned = row_layer(similarity, weight1, bias1, U, V, D, BLOCK_D)
+    rows = ()
+    for u in tl.static_range(U):
+        rows = rows + (tl.trans(turned[u]),)  # noqa: RUF005
     grad_R = tl.load(grad + pair_R, mask=mask_R, other=0.0).to(tl.float32)
     grads = backward_projection(
         rows, grad_R, weight2, bias2, weight3,

@@ -6,35 +6,32 @@
 import triton
 import triton.language as tl
 
-from kernels.lss_score.triton_kernel import load_heads, project, row_layer
+from kernels.lss_score.triton_kernel import joined, load_heads, project, row_layer, similarities
 
 
 @triton.jit
-def tile_scores(
-    user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
-    request, column_R, num_candidates, num_items, num_queries,
-    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
+def stored_similarities(
+    user, vector, scale, index, candidate, column_R, num_candidates, num_items, num_queries,
+    U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """[R] logits; -inf for a candidate of -1, NaN for one that is no item or whose index is no user vector."""
-    mask_R = column_R < num_candidates
-    item_R = tl.load(candidate + request * num_candidates + column_R, mask=mask_R, other=-1).to(tl.int64)
+    """Eq. 13 of a request's columns; the first of S is NaN, and so will be the logit, for what is no item or has no user vector."""
+    item_R = tl.load(candidate + column_R, mask=column_R < num_candidates, other=-1).to(tl.int64)
     known_R = (item_R >= 0) & (item_R < num_items)
     query_R = tl.zeros_like(item_R)
     if index is not None:
         query_R = tl.load(index + item_R, mask=known_R, other=0).to(tl.int64)
     known_R = known_R & (query_R >= 0) & (query_R < num_queries)
-    users = load_heads(user, (request * num_queries + query_R) * (U * P), known_R, U, P, BLOCK_P)
-    items = load_heads(vector, item_R * (V * P), known_R, V, P, BLOCK_P)
+    users = load_heads(user, query_R * (U * P), known_R, U, P, BLOCK_P)
+    # past L1, which is to keep the user's vectors
+    items = load_heads(vector, item_R * (V * P), known_R, V, P, BLOCK_P, ".cg")
     if scale is not None:
         scale_R = tl.load(scale + item_R, mask=known_R, other=0.0)
         scaled = ()
         for v in tl.static_range(V):
             scaled = scaled + (items[v] * scale_R[:, None],)  # noqa: RUF005 - Triton has no unpacking of tuples
         items = scaled
-    _, rows = row_layer(users, items, weight1, bias1, U, V, D, BLOCK_D)
-    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
-    return tl.where(known_R, score_R, tl.where(item_R == -1, float("-inf"), float("nan")))
+    similarity = similarities(users, items, U, V)
+    return (tl.where(known_R, similarity[0], float("nan")),) + similarity[1:]  # noqa: RUF005
 
 
 @triton.jit
@@ -55,26 +52,38 @@ def scores_of(key_R):
 @triton.jit
 def score_kernel(
     user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3, score,
-    num_candidates, num_items, num_queries,
+    num_candidates, num_items, num_queries, num_tiles,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr, PIECES: tl.constexpr,
     KEYS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program per request and tile of candidates; `score` [B, K], of KEYS their int32 order.
+    """One program per request and `num_tiles` tiles of its candidates; `score` [B, K], of KEYS their int32 order.
 
-    OVERLAP: rank_kernel follows, and its programs may be put in place."""
+    PIECES: of a tile, as in forward_kernel. OVERLAP: rank_kernel follows, and its programs may be put in place.
+    """
     if OVERLAP:
         tl.extra.cuda.gdc_launch_dependents()
-    tiles = tl.cdiv(num_candidates, BLOCK_R)
-    request = (tl.program_id(0) // tiles).to(tl.int64)
-    column_R = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    score_R = tile_scores(
-        user, vector, scale, index, candidate, weight1, bias1, weight2, bias2, weight3,
-        request, column_R, num_candidates, num_items, num_queries, U, V, P, D, BLOCK_P, BLOCK_D, BLOCK_I,
-    )  # fmt: skip
-    if KEYS:
-        score_R = order_keys(score_R)
-    tl.store(score + request * num_candidates + column_R, score_R, mask=column_R < num_candidates)
+    programs = tl.cdiv(num_candidates, BLOCK_R * num_tiles)
+    request = (tl.program_id(0) // programs).to(tl.int64)
+    begin = (tl.program_id(0) % programs) * (BLOCK_R * num_tiles)
+    user += request * num_queries * (U * P)
+    candidate += request * num_candidates
+    score += request * num_candidates
+    for first in range(begin, min(begin + BLOCK_R * num_tiles, num_candidates), BLOCK_R):
+        parts = ()
+        for t in tl.static_range(PIECES):
+            parts = parts + stored_similarities(
+                user, vector, scale, index, candidate, first + PIECES * tl.arange(0, BLOCK_R // PIECES) + t,
+                num_candidates, num_items, num_queries, U, V, P, BLOCK_P,
+            )  # fmt: skip
+        rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
+        score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+        column_R = first + tl.arange(0, BLOCK_R)
+        mask_R = column_R < num_candidates
+        score_R = tl.where(tl.load(candidate + column_R, mask=mask_R, other=-1) == -1, float("-inf"), score_R)
+        if KEYS:
+            score_R = order_keys(score_R)
+        tl.store(score + column_R, score_R, mask=mask_R)
 
 
 @triton.jit
@@ -82,8 +91,10 @@ def rank_kernel(
     key, top_score, top_column, num_candidates, num_top,
     BLOCK_R: tl.constexpr, CHUNK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program per request and tile of `key` [B, K]: counts how many of all K come before each of the tile's, which is its place
-    among the best, [B, k]. OVERLAP: the program may be there before the keys are."""
+    """One program per request and tile of `key` [B, K]; the best go to `top_score` and `top_column` [B, k].
+
+    How many of all K come before a candidate is its place. OVERLAP: the program may be there before the keys are.
+    """
     tiles = tl.cdiv(num_candidates, BLOCK_R)
     request = (tl.program_id(0) // tiles).to(tl.int64)
     first = (tl.program_id(0) % tiles) * BLOCK_R

@@ -13,8 +13,15 @@ _LSS = "kernels.lss_score.triton_kernel"
 _STORED = "kernels.lss_score.triton_serving"
 _SCORER = "weight1 bias1 weight2 bias2 weight3"
 _SCORER_SIZES = {"U": 2, "V": 2, "P": 64, "D": 16, "BLOCK_P": 64, "BLOCK_D": 16}
-_STORED_SIZES = {"num_candidates": "i32", "num_items": "i32", "num_queries": "i32", "index": "*u8", "candidate": "*i64"}
-_SMALL_TILE, _LARGE_TILE = {"BLOCK_R": 16, "BLOCK_I": 16}, {"BLOCK_R": 64, "BLOCK_I": 1}
+_STORED_SIZES = {
+    "num_candidates": "i32",
+    "num_items": "i32",
+    "num_queries": "i32",
+    "num_tiles": "i32",
+    "index": "*u8",
+    "candidate": "*i64",
+}
+_SMALL_TILE, _LARGE_TILE = {"BLOCK_R": 16, "BLOCK_I": 16, "PIECES": 1}, {"BLOCK_R": 128, "BLOCK_I": 1, "PIECES": 4}
 _TOP = {"KEYS": True, "OVERLAP": True}
 
 _ATTENTION = "kernels.target_attention.triton_kernel"

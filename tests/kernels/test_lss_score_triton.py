@@ -13,10 +13,10 @@ from tests.kernels.poison import poisoned
 # X pairs, U user heads, V item heads, P head width, D scorer width, B requests, N user vectors, K candidates, M items
 
 
-@pytest.fixture(params=[launch.PROGRAMS, 0], ids=["small tiles", "large tiles"])
+@pytest.fixture(params=[launch.MANY_PAIRS, 0], ids=["small tiles", "large tiles"])
 def _tiles(request, monkeypatch):
     """A test runs twice: with tiles for few pairs, which so few take, and with those for many."""
-    monkeypatch.setattr(launch, "PROGRAMS", request.param)
+    monkeypatch.setattr(launch, "MANY_PAIRS", request.param)
 
 
 def random_pairs(num_pairs, *, heads=(2, 2), width=64, dim=16, dtype=torch.float32):
@@ -122,6 +122,20 @@ def test_scores_of_stored_items_equal_the_reference(vector_type, index_type):
         found_BK = score_stored(user_BNUP, items, candidate_BK, weights, backend="triton")
     torch.testing.assert_close(found_BK, expected_BK, atol=1e-5 * expected_BK[candidate_BK >= 0].abs().max().item(), rtol=0)
     assert torch.equal(found_BK == -torch.inf, candidate_BK == -1)
+
+
+@pytest.mark.parametrize(("programs", "pieces", "per_program"), [(1, 1, 6), (4, 2, 3), (100, 4, 1)])
+def test_several_tiles_of_a_program_and_pieces_of_a_tile_give_the_same_scores(programs, pieces, per_program, monkeypatch):
+    monkeypatch.setattr(launch, "MANY_PAIRS", 0)
+    monkeypatch.setattr(launch, "PROGRAMS", programs)
+    monkeypatch.setattr(launch, "LARGE_TILE", {"BLOCK_R": 16, "BLOCK_I": 1, "PIECES": pieces, "num_warps": 4})
+    assert launch._tiles_per_program(2, 85, launch.LARGE_TILE) == per_program
+    user_BNUP, candidate_BK, weights = random_requests(2, 85)
+    items = random_store(torch.float32)
+    with poisoned():
+        found_BK = score_stored(user_BNUP, items, candidate_BK, weights, backend="triton")
+    expected_BK = score_stored(user_BNUP, items, candidate_BK, weights, backend="torch")
+    torch.testing.assert_close(found_BK, expected_BK, atol=1e-5 * expected_BK[candidate_BK >= 0].abs().max().item(), rtol=0)
 
 
 def test_stored_scores_are_those_of_the_user_vector_that_the_index_picks():
