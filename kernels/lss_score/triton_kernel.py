@@ -10,7 +10,7 @@ from kernels.interpreter import narrow
 
 @triton.jit
 def load_heads(
-    pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr, CACHE: tl.constexpr = ""
+    pointer, offset_R, mask_R, HEADS: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr, CACHE: tl.constexpr
 ):  # fmt: skip
     """The heads of each pair's row as a tuple of float32 [R, P]; a row starts at `offset_R` and holds HEADS·P numbers."""
     p = tl.arange(0, BLOCK_P)
@@ -79,20 +79,30 @@ def column_before_relu(rows, weight2, bias2, i, U: tl.constexpr):
 
 
 @triton.jit
-def project(rows, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr):
-    """Eq. 15-16: S' to one logit per pair, [R]. S'' exists BLOCK_I of its rows at a time."""
+def column_weights(weight2, bias2, weight3, first, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr):
+    """b2 [I], w [I, D] and the U columns of W2, each [I], at BLOCK_I rows of S''."""
     d = tl.arange(0, BLOCK_D)
+    i = first + tl.arange(0, BLOCK_I)
+    mask_ID = (i < D)[:, None] & (d < D)[None, :]
+    weight_ID = tl.load(weight3 + i[:, None] * D + d[None, :], mask=mask_ID, other=0.0).to(tl.float32)
+    weights = (tl.load(bias2 + i, mask=i < D, other=0.0).to(tl.float32), weight_ID)
+    for u in tl.static_range(U):
+        weights = weights + (tl.load(weight2 + i * U + u, mask=i < D, other=0.0).to(tl.float32),)  # noqa: RUF005
+    return weights
+
+
+@triton.jit
+def project(rows, early, weight2, bias2, weight3, U: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr):
+    """Eq. 15-16: S' to one logit per pair, [R]. S'' exists BLOCK_I of its rows at a time; `early`: all weights, if D of them."""
     total_DR = tl.zeros_like(rows[0])
     for first in tl.static_range(0, D, BLOCK_I):
-        i = first + tl.arange(0, BLOCK_I)
-        bias_I = tl.load(bias2 + i, mask=i < D, other=0.0).to(tl.float32)
-        column_IDR = tl.zeros([BLOCK_I, BLOCK_D, rows[0].shape[1]], tl.float32) + bias_I[:, None, None]
+        weights = early
+        if BLOCK_I < D:
+            weights = column_weights(weight2, bias2, weight3, first, U, D, BLOCK_D, BLOCK_I)
+        column_IDR = tl.zeros([BLOCK_I, BLOCK_D, rows[0].shape[1]], tl.float32) + weights[0][:, None, None]
         for u in tl.static_range(U):
-            weight_I = tl.load(weight2 + i * U + u, mask=i < D, other=0.0).to(tl.float32)
-            column_IDR += weight_I[:, None, None] * rows[u][None, :, :]
-        mask_ID = (i < D)[:, None] & (d < D)[None, :]
-        weight_ID = tl.load(weight3 + i[:, None] * D + d[None, :], mask=mask_ID, other=0.0).to(tl.float32)
-        total_DR += tl.sum(relu(column_IDR) * weight_ID[:, :, None], 0)
+            column_IDR += weights[2 + u][:, None, None] * rows[u][None, :, :]
+        total_DR += tl.sum(relu(column_IDR) * weights[1][:, :, None], 0)
     return tl.sum(total_DR, 0)
 
 
@@ -110,11 +120,14 @@ def forward_kernel(
     parts = ()
     for t in tl.static_range(PIECES):
         pair_R = first + PIECES * tl.arange(0, BLOCK_R // PIECES) + t
-        users = load_heads(user, pair_R * (U * P), pair_R < num_pairs, U, P, BLOCK_P)
-        items = load_heads(item, pair_R * (V * P), pair_R < num_pairs, V, P, BLOCK_P)
+        users = load_heads(user, pair_R * (U * P), pair_R < num_pairs, U, P, BLOCK_P, "")
+        items = load_heads(item, pair_R * (V * P), pair_R < num_pairs, V, P, BLOCK_P, "")
         parts = parts + similarities(users, items, U, V)
+    early = ()
+    if BLOCK_I >= D:  # before S changes threads, so that the wait is the vectors'
+        early = column_weights(weight2, bias2, weight3, 0, U, D, BLOCK_D, BLOCK_I)
     rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
-    score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+    score_R = project(rows, early, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
     pair_R = first + tl.arange(0, BLOCK_R)
     tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=pair_R < num_pairs)
 
@@ -180,8 +193,8 @@ def backward_kernel(
     pair_R = tile * BLOCK_R + tl.arange(0, BLOCK_R)
     p = tl.arange(0, BLOCK_P)
     mask_R = pair_R < num_pairs
-    users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P)
-    items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P)
+    users = load_heads(user, pair_R * (U * P), mask_R, U, P, BLOCK_P, "")
+    items = load_heads(item, pair_R * (V * P), mask_R, V, P, BLOCK_P, "")
     similarity = similarities(users, items, U, V)
     turned = row_layer(similarity, weight1, bias1, U, V, D, BLOCK_D)
     rows = ()

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from kernels.lss_score.triton_kernel import joined, load_heads, project, row_layer, similarities
+from kernels.lss_score.triton_kernel import column_weights, joined, load_heads, project, row_layer, similarities
 
 
 @triton.jit
@@ -21,7 +21,7 @@ def stored_similarities(
     if index is not None:
         query_R = tl.load(index + item_R, mask=known_R, other=0).to(tl.int64)
     known_R = known_R & (query_R >= 0) & (query_R < num_queries)
-    users = load_heads(user, query_R * (U * P), known_R, U, P, BLOCK_P)
+    users = load_heads(user, query_R * (U * P), known_R, U, P, BLOCK_P, "")
     # past L1, which is to keep the user's vectors
     items = load_heads(vector, item_R * (V * P), known_R, V, P, BLOCK_P, ".cg")
     if scale is not None:
@@ -76,8 +76,11 @@ def score_kernel(
                 user, vector, scale, index, candidate, first + PIECES * tl.arange(0, BLOCK_R // PIECES) + t,
                 num_candidates, num_items, num_queries, U, V, P, BLOCK_P,
             )  # fmt: skip
+        early = ()
+        if BLOCK_I >= D:  # before S changes threads, so that the wait is the vectors'
+            early = column_weights(weight2, bias2, weight3, 0, U, D, BLOCK_D, BLOCK_I)
         rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
-        score_R = project(rows, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+        score_R = project(rows, early, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
         column_R = first + tl.arange(0, BLOCK_R)
         mask_R = column_R < num_candidates
         score_R = tl.where(tl.load(candidate + column_R, mask=mask_R, other=-1) == -1, float("-inf"), score_R)

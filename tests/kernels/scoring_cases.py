@@ -52,7 +52,7 @@ SCORING_CASES = {
         f"user item {_SCORER} grad grad_user grad_item part1 part_bias1 part2 part_bias2 part3",
         others={"num_pairs": "i32"},
         constants=_SCORER_SIZES | {"BLOCK_R": 16},
-        max_registers=200,
+        max_registers=128,
         max_shared_bytes=8192,
     ),
     "lss_stored_scores": _of(
@@ -76,7 +76,7 @@ SCORING_CASES = {
         "top_score",
         others={"key": "*i32", "top_column": "*i64", "num_candidates": "i32", "num_top": "i32"},
         constants={"BLOCK_R": 16, "CHUNK": 2048, "OVERLAP": True},
-        max_registers=168,
+        max_registers=128,
         max_shared_bytes=1024,
     ),
     "target_attention": _of(
