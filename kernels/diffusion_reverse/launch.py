@@ -13,8 +13,8 @@ from torch.library import triton_op
 from kernels.diffusion_reverse.triton_kernel import reverse_kernel
 from kernels.interpreter import run_kernel
 
-NUM_WARPS = {16: 4, 32: 4, 64: 4, 128: 8}
-"""Rows of a tile -> warps of its program."""
+NUM_WARPS = {torch.bfloat16: {16: 8, 32: 4, 64: 4, 128: 8}, torch.float32: {16: 4, 32: 4, 64: 4}}
+"""Operands' type -> rows of a tile -> warps of its program."""
 SMALL_TILE, MAX_TILE = 16, 128
 """Rows of the tile for a user at a time, and of the largest."""
 BLOCK = 4
@@ -115,7 +115,7 @@ def _constants(condition_BLD: torch.Tensor, tiles: torch.Tensor, widths: Sequenc
         "SCRATCH": tile > SMALL_TILE,
         "OPERAND": tl.bfloat16 if narrow else tl.float32,
         "PRECISION": "tf32x3",
-        "num_warps": NUM_WARPS[tile],
+        "num_warps": NUM_WARPS[tiles.dtype][tile],
         "num_stages": 1,
     }
 

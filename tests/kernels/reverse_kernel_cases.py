@@ -41,7 +41,7 @@ def _case(
 
 REVERSE_CASES = {
     "diffusion_reverse, a user": _case(
-        16, dim=32, operand=tl.bfloat16, num_warps=4, max_spilled_bytes=512, max_shared_bytes=144 * 1024
+        16, dim=32, operand=tl.bfloat16, num_warps=8, max_spilled_bytes=512, max_shared_bytes=144 * 1024
     ),
     "diffusion_reverse, eight users, keyed noise, steps told": _case(
         128, dim=32, operand=tl.bfloat16, num_warps=8, max_spilled_bytes=8192, max_shared_bytes=200 * 1024, keyed=True
