@@ -19,6 +19,11 @@ SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16, "PIECES": 1, "num_warps": 4}
 then keep 125 multiprocessors busy, and all weights are on their way at the same time."""
 LARGE_TILE = {"BLOCK_R": 128, "BLOCK_I": 1, "PIECES": 4, "num_warps": 4}
 """Where there are many: each thread has a pair of its own, which halves the instructions of a pair."""
+STORED_TILES = {
+    torch.float32: {"BLOCK_R": 64, "BLOCK_I": 1, "PIECES": 2, "num_warps": 4},
+    torch.float16: {"BLOCK_R": 256, "BLOCK_I": 1, "PIECES": 4, "num_warps": 8},
+}
+"""Type of stored vectors -> the tile for many of them where LARGE_TILE is slower (measured on an H100, see README.md)."""
 MANY_PAIRS = 32_768
 """Pairs from which large tiles keep a GPU busy, two a multiprocessor of an H100."""
 PROGRAMS = 528
@@ -49,9 +54,11 @@ def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[st
     }
 
 
-def _tile(num_scored: int) -> dict[str, int]:
-    """The large tile for many pairs, the small one for few or (torch.export) a symbolic number."""
-    return LARGE_TILE if isinstance(num_scored, int) and num_scored >= MANY_PAIRS else SMALL_TILE
+def _tile(num_scored: int, stored: torch.dtype | None = None) -> dict[str, int]:
+    """A large tile for many pairs, the small one for few or (torch.export) a symbolic number; `stored`: type of stored vectors."""
+    if not isinstance(num_scored, int) or num_scored < MANY_PAIRS:
+        return SMALL_TILE
+    return LARGE_TILE if stored is None else STORED_TILES.get(stored, LARGE_TILE)
 
 
 def _tiles_per_program(num_requests: int, num_candidates: int, tile: dict[str, int]) -> int:
@@ -210,7 +217,7 @@ def _scores(
 ) -> torch.Tensor:
     """float32 [B, K], or their int32 order; `overlap`: rank_kernel follows, and its programs may be put in place."""
     num_requests, num_candidates = candidate_BK.shape
-    tile = _tile(num_requests * num_candidates)
+    tile = _tile(num_requests * num_candidates, vector_MX.dtype)
     num_tiles = _tiles_per_program(num_requests, num_candidates, tile)
     share = tile["BLOCK_R"] * num_tiles
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.int32 if keys else torch.float32)

@@ -43,8 +43,11 @@ REVERSE_CASES = {
     "diffusion_reverse, a user": _case(
         16, dim=32, operand=tl.bfloat16, num_warps=8, max_spilled_bytes=512, max_shared_bytes=144 * 1024
     ),
-    "diffusion_reverse, eight users, keyed noise, steps told": _case(
-        128, dim=32, operand=tl.bfloat16, num_warps=8, max_spilled_bytes=8192, max_shared_bytes=200 * 1024, keyed=True
+    "diffusion_reverse, four users, keyed noise, steps told": _case(
+        64, dim=32, operand=tl.bfloat16, num_warps=4, max_spilled_bytes=6144, max_shared_bytes=160 * 1024, keyed=True
+    ),
+    "diffusion_reverse, the largest tile": _case(
+        128, dim=16, operand=tl.bfloat16, num_warps=8, max_spilled_bytes=8192, max_shared_bytes=200 * 1024
     ),
     # half the width: the same code, in a fraction of the time that width 32 takes to compile
     "diffusion_reverse, a user, float32": _case(

@@ -122,10 +122,10 @@ def test_scripted_calls_take_the_reference():
 )
 def test_what_the_kernel_cannot_take_is_said(layers, num_positions, reason):
     dim = layers[-1].weight_OI3.shape[0]
-    rows, steps = random_rows(1, num_positions, dim, 1), random_steps(1)
+    arguments = on(KERNEL_DEVICE, *random_rows(1, num_positions, dim, 1), layers, random_steps(1))
     with pytest.raises(ValueError, match=f"backend='triton', but .*{reason}"):
-        diffusion_reverse(*rows, layers, steps, None, "triton")
-    assert unsupported(rows[0], layers, torch.float32) is not None
+        diffusion_reverse(*arguments, None, "triton")
+    assert unsupported(arguments[0], layers, torch.float32) is not None
 
 
 def test_bfloat16_products_take_longer_histories():
@@ -135,10 +135,10 @@ def test_bfloat16_products_take_longer_histories():
 
 
 def test_a_gradient_is_refused_where_one_is_wanted():
-    rows, layers, steps = random_rows(1, 5, WIDTH, 1), random_layers(WIDTH), random_steps(1)
-    rows[0].requires_grad_()
+    arguments = on(KERNEL_DEVICE, *random_rows(1, 5, WIDTH, 1), random_layers(WIDTH), random_steps(1))
+    arguments[0].requires_grad_()
     with pytest.raises(ValueError, match="the kernel has no gradient"):
-        diffusion_reverse(*rows, layers, steps, None, "triton")
+        diffusion_reverse(*arguments, None, "triton")
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,18 @@ def test_a_key_that_is_none_is_refused(row_id_B, seed):
         (1, 16, 16),
         (1, 1, 16),
         (132, 16, 16),
-        (133, 16, 64),
+        (396, 16, 16),  # three rounds of small tiles
         (528, 16, 64),
-        (529, 16, 128),
-        (5000, 2, 128),
+        (660, 16, 16),  # five rounds of small tiles are faster than two of large ones
+        (1024, 16, 64),
+        (16_384, 16, 64),
+        (5000, 2, 16),
         (1, 32, 32),
+        (1000, 32, 32),
         (1, 128, 128),
     ],
 )
-def test_tiles_keep_all_multiprocessors_busy(num_rows, blocks, rows):
+def test_the_tile_is_the_one_whose_rounds_over_all_multiprocessors_take_least(num_rows, blocks, rows):
     assert launch.tile_rows(num_rows, blocks=blocks, num_units=132) == rows
 
 

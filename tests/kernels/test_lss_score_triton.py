@@ -128,6 +128,7 @@ def test_scores_of_stored_items_equal_the_reference(vector_type, index_type):
 def test_several_tiles_of_a_program_and_pieces_of_a_tile_give_the_same_scores(programs, pieces, per_program, monkeypatch):
     monkeypatch.setattr(launch, "MANY_PAIRS", 0)
     monkeypatch.setattr(launch, "PROGRAMS", programs)
+    monkeypatch.setattr(launch, "STORED_TILES", {})
     monkeypatch.setattr(launch, "LARGE_TILE", {"BLOCK_R": 16, "BLOCK_I": 1, "PIECES": pieces, "num_warps": 4})
     assert launch._tiles_per_program(2, 85, launch.LARGE_TILE) == per_program
     user_BNUP, candidate_BK, weights = random_requests(2, 85)
@@ -192,7 +193,7 @@ def test_keys_order_scores_as_a_sort_does_and_give_them_back():
     score = torch.tensor([*special, *torch.randn(22).tolist()], device=KERNEL_DEVICE)
     key, back = torch.zeros_like(score, dtype=torch.int32), torch.zeros_like(score)
     _keyed[(1,)](score, key, back, len(score))
-    expected, found = (torch.sort(values, descending=True, stable=True).indices for values in (score, key))
+    expected, found = (torch.sort(values.cpu(), descending=True, stable=True).indices for values in (score, key))
     assert torch.equal(found, expected)
     torch.testing.assert_close(back, score, rtol=0, atol=0, equal_nan=True)
     assert key.min() > -(2**31)
