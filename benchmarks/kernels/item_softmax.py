@@ -33,7 +33,11 @@ def _case(num_rows: int, num_items: int, width: int, *, dtype: torch.dtype, devi
     name = str(dtype).removeprefix("torch.")
     return Case(
         label=f"{num_rows} rows × {num_items} items of {width} {name}, forward and backward",
-        work=Work(num_bytes=num_bytes, flops=10 * num_rows * num_items * width, precision="tf32" if dtype == torch.float32 else "bfloat16"),
+        work=Work(
+            num_bytes=num_bytes,
+            flops=10 * num_rows * num_items * width,
+            precision="tf32" if dtype == torch.float32 else "bfloat16",
+        ),
         reference=lambda: call("torch"),
         kernel=lambda: call("triton"),
         tolerance=1e-3 if dtype == torch.float32 else 2e-2,
