@@ -107,9 +107,8 @@ def bundled_ratings(python: Path, folder: Path) -> Path:
 
 
 def prepared(raw: Path, out: Path) -> Path:
-    """The prepared data set of `raw`."""
-    if not (out / "schema.json").exists():
-        prepare_ml100k(Ml100kConfig(raw=raw, out=out))
+    """The prepared data set of `raw`, which may be another one than last time."""
+    prepare_ml100k(Ml100kConfig(raw=raw, out=out, overwrite=True))
     return out
 
 

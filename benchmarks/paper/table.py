@@ -1,5 +1,6 @@
 """One table of a paper: train what is missing, compare what can be compared, sum up."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +11,10 @@ from benchmarks.paper.rows import KEY, cell_of, config_of, trained_row
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, mean
+from trainer.errors import CheckpointError
 from trainer.results import has_results
 
+log = logging.getLogger(__name__)
 Rows = dict[str, list[dict[str, str]]]
 """Label of a cell -> its rows, a row for each seed."""
 
@@ -68,16 +71,23 @@ def pairs_of(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Iterator[P
 
 
 def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, differences: Path) -> None:
-    """Record the pairs (see `pairs_of`) of recorded runs in the file of differences, where both runs are on this machine."""
+    """Record the pairs (see `pairs_of`) of recorded runs in the file of differences, where both runs are on this machine.
+
+    A pair is left out, with a warning, where a run's checkpoints are gone.
+    """
     recorded = read_rows(differences)
     pairs = list(pairs_of(table, cells, rows_by_label(cells, read_rows(path))))
     known: dict[tuple[str, int], significance.SplitRows] = {}
     for pair in pairs:
         if difference_of(pair, recorded) or not all(_is_here(cell, pair.seed) for cell in pair[:2]):
             continue
-        for cell, run in zip(pair[:2], pair.runs, strict=True):
-            if (cell.label, pair.seed) not in known:
-                known[cell.label, pair.seed] = significance.rows_of(run, seed=pair.seed)
+        try:
+            for cell, run in zip(pair[:2], pair.runs, strict=True):
+                if (cell.label, pair.seed) not in known:
+                    known[cell.label, pair.seed] = significance.rows_of(run, seed=pair.seed)
+        except CheckpointError as error:
+            log.warning("%s and %s, seed %d, are not compared: %s", pair.first.label, pair.second.label, pair.seed, error)
+            continue
         ours, theirs = (known[cell.label, pair.seed] for cell in pair[:2])
         row = significance.difference_row(*pair.runs, seed=pair.seed, ours=ours, theirs=theirs)
         replace_rows(differences, [row], key=significance.KEY)

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from benchmarks.paper import table as paper_table
-from benchmarks.paper.rows import cell_of
+from benchmarks.paper.cells import ITEM_KNN, POPULARITY
+from benchmarks.paper.rows import cell_of, count_baselines
 from benchmarks.paper.table import best_baseline, compare_recorded, fill, pairs_of, rows_by_label
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.significance import Run, SplitRows
 from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, run
 from trainer.cli import parse_run_config
+from trainer.errors import CheckpointError
 
 OURS, TWO_TOWER, SASREC, CASER = cell(FIT, "FIT"), cell(FIT, "Two-Tower"), cell(T2DIFF, "SASRec"), cell(T2DIFF, "Caser")
 
@@ -81,3 +83,35 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, mo
     (row,) = read_rows(differences)
     assert (row["first"], row["second"], row["seed"]) == ("Caser", "SASRec", "0")
     assert float(row["difference"]) == pytest.approx(-1 / 3, abs=1e-6)
+
+
+def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    proposed = cell(T2DIFF, "T2Diff")
+
+    def rows_of(run: Run, *, seed: int) -> SplitRows:
+        if run.label == "Caser":
+            raise CheckpointError("runs/caser: holds no valid checkpoint")
+        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(run.label == "SASRec")]).double(), None)
+
+    monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
+    monkeypatch.setattr(paper_table, "has_results", lambda _folder: True)
+    runs, differences = tmp_path / "runs.csv", tmp_path / "differences.csv"
+    recorded = ((SASREC, 0.3), (CASER, 0.2), (proposed, 0.1))
+    replace_rows(runs, [run(T2DIFF, one, 0, value) for one, value in recorded], key=())
+    compare_recorded(T2DIFF, [SASREC, CASER, proposed], runs, differences=differences)
+    assert [row["first"] for row in read_rows(differences)] == [proposed.label]
+    assert "Caser and SASRec, seed 0, are not compared: runs/caser" in caplog.text
+
+
+def test_counted_baselines_are_counted_where_one_of_them_is_missing(small_matching: Path, tmp_path: Path):
+    path = tmp_path / "runs.csv"
+    count_baselines("t2diff", path, data=small_matching)
+    both = read_rows(path)
+    assert {row["recipe"] for row in both} == {POPULARITY, ITEM_KNN}
+    path.unlink()
+    replace_rows(path, [row for row in both if row["recipe"] == POPULARITY], key=())
+    count_baselines("t2diff", path, data=small_matching)
+    assert [row["recipe"] for row in read_rows(path)] == [row["recipe"] for row in both]
