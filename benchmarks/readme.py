@@ -10,7 +10,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def main() -> None:
     """Render the speed tables from the newest rows."""
-    for name, render in (("dataloading", dataloading_table), ("training", training_table), ("serving", serving_table)):
+    for name, render in (
+        ("dataloading", dataloading_table),
+        ("training", training_table),
+        ("serving", serving_table),
+        ("kernels", kernels_table),
+    ):
         replace_section(ROOT / "README.md", name, render(read_rows(RESULTS / f"{name}.csv")))
 
 
@@ -55,6 +60,23 @@ def serving_table(rows: list[dict[str, str]]) -> str:
         shown = " | ".join(cell or "–" for cell in cells)
         lines.append(f"| {recipe}{form} | {request} | {row['p50_ms']} | {row['p99_ms']} | {shown} |")
     return "\n".join([*lines, "", _origin(list(newest.values()))])
+
+
+def kernels_table(rows: list[dict[str, str]]) -> str:
+    """Median times on a GPU of each case's newest rows; a speed-up is told where its check passed and one run has both."""
+    newest = {(row["op"], row["case"], row["variant"]): row for row in rows if row["device"] == "cuda" and row["p50_us"]}
+    variants = ("triton_graph", "cuda_graph", "compile", "eager")
+    lines = [
+        "| operator | case | Triton | plain torch, CUDA graph | torch.compile | eager | floor | % of the floor |",
+        "|---" * 8 + "|",
+    ]
+    for op, case in dict.fromkeys(key[:2] for key in newest):
+        found = [newest.get((op, case, variant)) for variant in variants]
+        times = [f"{float(row['p50_us']):,.1f}" if row else "–" for row in found]
+        kernel = found[0]
+        floor = (f"{float(kernel['floor_us']):,.1f}", kernel["percent_of_floor"]) if kernel else ("–", "–")
+        lines.append(f"| {' | '.join([op, case, *times, *floor])} |")
+    return "\n".join([*lines, "", "Microseconds, medians, L2 emptied before each call. " + _origin(list(newest.values()))])
 
 
 def _origin(rows: list[dict[str, str]]) -> str:

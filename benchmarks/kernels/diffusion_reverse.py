@@ -22,8 +22,8 @@ from models.layers.diffusion_module import DiffusionModule
 from models.layers.fused_reverse import reverse_layers, reverse_steps
 
 DIM = 32
-USERS_OF_A_PROGRAM = 8
-"""Of the largest tile, at 50 positions."""
+USERS_OF_A_PROGRAM = 4
+"""Of the large tile, at 50 positions."""
 MOST_ROWS_ON_A_CPU = 64
 """A thousand rows take a CPU minutes."""
 

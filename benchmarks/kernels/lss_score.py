@@ -12,13 +12,18 @@ from kernels.lss_score import LSSWeights, StoredItems, lss_score, score_stored, 
 HEADS, WIDTH, DIM, QUERIES, CANDIDATES, BEST = 2, 64, 16, 64, 2000, 100
 ITEM_BYTES = {torch.float32: 512, torch.float16: 256, torch.int8: 132}
 """Of a stored item's row: 128 numbers, and int8's scale."""
+STORED, STORED_OF_MANY = 100_000, 2_000_000
+"""Items of the store: what one request's rows are gathered from, and what no L2 holds, so that each gathered row is a read."""
 
 
 def cases(shapes: Shapes, device: torch.device) -> Iterator[Case]:
     """`paper`: one request of 2,000 candidates and a batch of 2,048 pairs; `large`: 256 requests, 65,536 pairs."""
-    num_requests, num_pairs = (1, 2048) if shapes == "paper" else (256, 65_536)
+    paper = shapes == "paper"
+    num_requests, num_pairs = (1, 2048) if paper else (256, 65_536)
+    num_items = STORED if paper or device.type == "cpu" else STORED_OF_MANY
     for dtype in (torch.float32, torch.float16, torch.int8):
-        yield _stored(num_requests, dtype, device, best=shapes == "paper")
+        yield _stored(num_requests, dtype, device, num_items=num_items, best=paper)
+    yield _stored(num_requests, torch.float16, device, num_items=num_items, best=not paper)
     yield _pairs(num_pairs, device)
 
 
@@ -31,8 +36,7 @@ def _flops(num_pairs: int) -> int:
     return 2 * num_pairs * (HEADS * HEADS * WIDTH + HEADS * HEADS * DIM + HEADS * DIM * DIM + DIM * DIM)
 
 
-def _stored(num_requests: int, dtype: torch.dtype, device: torch.device, *, best: bool) -> Case:
-    num_items = 100_000
+def _stored(num_requests: int, dtype: torch.dtype, device: torch.device, *, num_items: int, best: bool) -> Case:
     vector_MX, scale_M = torch.randn(num_items, HEADS * WIDTH, device=device) / WIDTH**0.5, None
     if dtype == torch.int8:
         scale_M = vector_MX.abs().amax(1) / 127
@@ -52,7 +56,7 @@ def _stored(num_requests: int, dtype: torch.dtype, device: torch.device, *, best
     num_bytes = user_BNUP.numel() * 4 + num_scored * (ITEM_BYTES[dtype] + 1 + 8) + written
     name = str(dtype).removeprefix("torch.")
     return Case(
-        label=f"{num_requests} requests × {CANDIDATES} {name} candidates" + (f", best {BEST}" if best else ""),
+        label=f"{num_requests} requests × {CANDIDATES} {name} candidates of {num_items}" + (f", best {BEST}" if best else ""),
         work=Work(num_bytes=num_bytes, flops=_flops(num_scored), precision="float32"),
         reference=lambda: call("torch"),
         kernel=lambda: call("triton"),

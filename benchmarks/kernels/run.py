@@ -1,9 +1,9 @@
 """Times of the kernels against plain PyTorch: `python -m benchmarks.kernels.run --all --out DIR`.
 
 Each case is checked first (benchmarks.kernels.verify); a kernel that fails its check is timed, but no speed-up is told. Times are
-of warm calls, on a GPU with its L2 cache emptied before each. Without a GPU the references alone are timed, which says nothing of
-the kernels. With --all each operator has a process of its own, since a kernel that reads where it must not ends its process's work
-on the GPU.
+of warm calls, on a GPU with its L2 cache emptied before each (but those of `…_warm`: 20 calls in one graph). Without a GPU the
+references alone are timed, which says nothing of the kernels. With --all each operator has a process of its own, since a kernel
+that reads where it must not ends its process's work on the GPU.
 """
 
 import statistics
@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import triton
 import tyro
 
-from benchmarks.kernels.case import Call, Case, Shapes
+from benchmarks.kernels.case import Call, Case, Shapes, Tensors
 from benchmarks.kernels.floor import floor_seconds
 from benchmarks.kernels.registry import OPS
 from benchmarks.kernels.verify import problems
@@ -32,6 +33,8 @@ from trainer.errors import UserError
 from trainer.provenance import provenance
 
 FILE = "kernels.csv"
+WARM_CALLS = 20
+"""Calls in a row of which each finds in the L2 what the one before left there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +126,31 @@ def _origin() -> dict[str, str]:
     return {**provenance(), "triton": metadata.version("triton")}
 
 
+class Variant(NamedTuple):
+    """One way to compute a case."""
+
+    name: str
+    prepare: Callable[[], Call]
+    """Makes the call to time."""
+    calls: int = 1
+    """Of the case in one such call."""
+
+
 def measure(case: Case, *, device: torch.device, seconds: float) -> list[dict[str, str]]:
     """A row per variant; a variant that cannot run (a capture, a compilation) leaves its error and the others alone."""
     on_gpu = device.type == "cuda"
     found = problems(case) if on_gpu else ["not run: no GPU"]
     rows: list[dict[str, str]] = []
     eager = None
-    for variant, prepare in _variants(case, on_gpu=on_gpu):
-        row = {"case": case.label, "variant": variant, "device": device.type, "check": "; ".join(found) or "passed"}
+    for variant in _variants(case, on_gpu=on_gpu):
+        row = {"case": case.label, "variant": variant.name, "device": device.type, "check": "; ".join(found) or "passed"}
         try:
-            times = quantiles(prepare(), device=device, seconds=seconds)
+            p20, p50, p80 = quantiles(variant.prepare(), device=device, seconds=seconds)
         except Exception as error:
             rows.append(row | {"check": f"{type(error).__name__}: {str(error)[:200]}"})
             continue
-        eager = times[1] if variant == "eager" else eager
+        times = p20 / variant.calls, p50 / variant.calls, p80 / variant.calls
+        eager = times[1] if variant.name == "eager" else eager
         rows.append(row | figures(case, times, floor=floor_seconds(case.work, device), eager=None if found else eager))
     return rows
 
@@ -163,14 +177,21 @@ def figures(case: Case, times: tuple[float, float, float], *, floor: float | Non
     }
 
 
-def _variants(case: Case, *, on_gpu: bool) -> Iterator[tuple[str, Callable[[], Call]]]:
-    """Name -> a function that prepares the call to time."""
-    yield "eager", lambda: case.reference
+def _variants(case: Case, *, on_gpu: bool) -> Iterator[Variant]:
+    yield Variant("eager", lambda: case.reference)
     if on_gpu:
-        yield "triton", lambda: case.kernel
-        yield "triton_graph", lambda: captured(case.kernel)
-        yield "cuda_graph", lambda: case.graph or captured(case.reference)
-        yield "compile", lambda: _compiled(case)
+        yield Variant("triton", lambda: case.kernel)
+        yield Variant("triton_graph", lambda: captured(case.kernel))
+        yield Variant("triton_graph_warm", lambda: captured(lambda: _repeated(case.kernel)), WARM_CALLS)
+        yield Variant("cuda_graph", lambda: case.graph or captured(case.reference))
+        yield Variant("compile", lambda: _compiled(case))
+
+
+def _repeated(call: Call) -> Tensors:
+    """The last of WARM_CALLS calls' tensors."""
+    for _ in range(WARM_CALLS - 1):
+        call()
+    return call()
 
 
 def _compiled(case: Case) -> Call:

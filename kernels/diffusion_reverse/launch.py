@@ -17,8 +17,8 @@ NUM_WARPS = {torch.bfloat16: {16: 8, 32: 4, 64: 4, 128: 8}, torch.float32: {16: 
 """Operands' type -> rows of a tile -> warps of its program."""
 SMALL_TILE, LARGE_TILE, MAX_TILE = 16, 64, 128
 """Rows of the tile for a user at a time, of that for four, and of the largest, which the longest histories alone need."""
-LARGE_TILE_SECONDS = 3.6
-"""What a program of the large tile takes, in units of the small tile's, on an H100: 990 µs and 272 µs for 50 steps."""
+LARGE_TILE_TIME = 3.6
+"""What a program of the large tile takes, the small tile's time being 1 (both measured on an H100, for 13 blocks of a user)."""
 BLOCK = 4
 """Positions of a block."""
 MAX_POSITIONS = {torch.bfloat16: BLOCK * MAX_TILE, torch.float32: BLOCK * MAX_TILE // 2}
@@ -125,7 +125,8 @@ def _constants(condition_BLD: torch.Tensor, tiles: torch.Tensor, widths: Sequenc
 def tile_rows(num_rows: int, *, blocks: int, num_units: int) -> int:
     """M: the small tile or the large one, whichever is done first with one program at a time on each multiprocessor.
 
-    Twice the small tile is no choice: Triton would lay its four warps along two warps' worth of rows.
+    Where a user's blocks fill more than the small tile, a tile is a user while that gives each multiprocessor at most one. Twice
+    the small tile is no choice for shorter histories: Triton would lay its four warps along two warps' worth of rows.
 
     Args:
         num_rows: B; where it is symbolic (torch.export), the tile is the large one.
@@ -133,11 +134,13 @@ def tile_rows(num_rows: int, *, blocks: int, num_units: int) -> int:
         num_units: multiprocessors of the device.
     """
 
-    def seconds(tile: int, of_a_program: float) -> float:
-        users = max(1, tile // blocks) * num_units
-        return -(-num_rows // users) * of_a_program
+    def time_of(tile: int, of_a_program: float) -> float:
+        return -(-num_rows // (tile // blocks * num_units)) * of_a_program
 
     tile = LARGE_TILE
-    if isinstance(num_rows, int) and seconds(SMALL_TILE, 1.0) <= seconds(LARGE_TILE, LARGE_TILE_SECONDS):
-        tile = SMALL_TILE
+    if isinstance(num_rows, int):
+        if blocks <= SMALL_TILE and time_of(SMALL_TILE, 1.0) <= time_of(LARGE_TILE, LARGE_TILE_TIME):
+            tile = SMALL_TILE
+        elif blocks > SMALL_TILE and num_rows <= num_units:
+            tile = blocks
     return max(tile, blocks)

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch.library import triton_op
 
-from kernels.interpreter import run_kernel
+from kernels.interpreter import INTERPRETED, run_kernel
 from kernels.lss_score.triton_kernel import backward_kernel, forward_kernel
 from kernels.lss_score.triton_serving import rank_kernel, score_kernel
 
@@ -19,15 +19,17 @@ SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16, "PIECES": 1, "num_warps": 4}
 then keep 125 multiprocessors busy, and all weights are on their way at the same time."""
 LARGE_TILE = {"BLOCK_R": 128, "BLOCK_I": 1, "PIECES": 4, "num_warps": 4}
 """Where there are many: each thread has a pair of its own, which halves the instructions of a pair."""
+HALF_TILE = {"BLOCK_R": 256, "BLOCK_I": 1, "PIECES": 4, "num_warps": 8}
 STORED_TILES = {
     torch.float32: {"BLOCK_R": 64, "BLOCK_I": 1, "PIECES": 2, "num_warps": 4},
-    torch.float16: {"BLOCK_R": 256, "BLOCK_I": 1, "PIECES": 4, "num_warps": 8},
+    torch.float16: HALF_TILE,
+    torch.bfloat16: HALF_TILE,
 }
-"""Type of stored vectors -> the tile for many of them where LARGE_TILE is slower (measured on an H100, see README.md)."""
+"""Type of stored vectors -> the tile for many of them, where LARGE_TILE is slower (measured on an H100, see README.md)."""
 MANY_PAIRS = 32_768
-"""Pairs from which large tiles keep a GPU busy, two a multiprocessor of an H100."""
+"""Pairs from which large tiles are worth while: an H100's multiprocessors then have one or two each."""
 PROGRAMS = 528
-"""Programs with large tiles that an H100 runs at once, four a multiprocessor: requests that are fewer share them."""
+"""Programs that share the large tiles of a few hundred requests, four a multiprocessor of an H100, two of which run at once."""
 TILES_PER_PROGRAM = 8
 """At most, one after another: a request's user vectors then stay in L1."""
 BACKWARD_PAIRS = 16
@@ -36,9 +38,10 @@ RANK_TILE = {"BLOCK_R": 16, "num_warps": 4}
 """Candidates that one program ranks: one request's 2,000 then keep 125 multiprocessors busy."""
 MAX_CHUNK = 2048
 """Scores that a program of rank_kernel compares its own with at once."""
-MAX_RANKED = 8192
-"""Candidates of a request up to which ranks are counted, each score against each; more are sorted."""
-OVERLAP = {"launch_pdl": True}
+MAX_RANKED, MAX_COMPARISONS = 8192, 2**31
+"""Candidates of a request, and comparisons in all, up to which ranks are counted, each score against each; else torch sorts. An
+H100 takes 250 µs for 2^30 comparisons."""
+OVERLAP_OPTIONS = {"launch_pdl": True}
 """Launch option of rank_kernel: its programs are put in place while the scores are computed (programmatic dependent launch)."""
 
 
@@ -54,11 +57,16 @@ def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[st
     }
 
 
-def _tile(num_scored: int, stored: torch.dtype | None = None) -> dict[str, int]:
-    """A large tile for many pairs, the small one for few or (torch.export) a symbolic number; `stored`: type of stored vectors."""
-    if not isinstance(num_scored, int) or num_scored < MANY_PAIRS:
-        return SMALL_TILE
-    return LARGE_TILE if stored is None else STORED_TILES.get(stored, LARGE_TILE)
+def _pair_tile(num_pairs: int) -> dict[str, int]:
+    """The large tile for many pairs, the small one for few or (torch.export) a symbolic number."""
+    return LARGE_TILE if isinstance(num_pairs, int) and num_pairs >= MANY_PAIRS else SMALL_TILE
+
+
+def _stored_tile(num_requests: int, num_candidates: int, vector_type: torch.dtype) -> dict[str, int]:
+    """The same for stored items; a large tile only where one request's candidates fill it."""
+    tile = STORED_TILES.get(vector_type, LARGE_TILE)
+    many = _pair_tile(num_requests * num_candidates) is LARGE_TILE
+    return tile if many and num_candidates >= tile["BLOCK_R"] else SMALL_TILE
 
 
 def _tiles_per_program(num_requests: int, num_candidates: int, tile: dict[str, int]) -> int:
@@ -80,7 +88,7 @@ def score_pairs(
     weight3_DD: torch.Tensor,
 ) -> torch.Tensor:
     """[X] logits of contiguous head vectors, in their type."""
-    num_pairs, tile = user_XUP.shape[0], _tile(user_XUP.shape[0])
+    num_pairs, tile = user_XUP.shape[0], _pair_tile(user_XUP.shape[0])
     out_X = user_XUP.new_empty(num_pairs)
     run_kernel(
         forward_kernel,
@@ -170,7 +178,7 @@ def top_stored(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """float32 and int64 [B, T], scores and columns of the best."""
     num_requests, num_candidates = candidate_BK.shape
-    ranked = not isinstance(num_candidates, int) or num_candidates <= MAX_RANKED
+    ranked = _ranked(num_requests, num_candidates)
     overlap = ranked and _overlaps(candidate_BK)
     score_BK = _scores(user_BNUP, vector_MX, scale_M, index_M, candidate_BK, weights, keys=ranked, overlap=overlap)
     if not ranked:
@@ -189,9 +197,16 @@ def top_stored(
         **RANK_TILE,
         CHUNK=min(triton.next_power_of_2(num_candidates), MAX_CHUNK) if isinstance(num_candidates, int) else MAX_CHUNK,
         OVERLAP=overlap,
-        **(OVERLAP if overlap else {}),
+        **(OVERLAP_OPTIONS if overlap else {}),
     )
     return top_score_BT, top_column_BT
+
+
+def _ranked(num_requests: int, num_candidates: int) -> bool:
+    """Whether ranks are counted; always where a size is symbolic (torch.export)."""
+    if not (isinstance(num_requests, int) and isinstance(num_candidates, int)):
+        return True
+    return num_candidates <= MAX_RANKED and num_requests * num_candidates**2 <= MAX_COMPARISONS
 
 
 def _overlaps(candidate_BK: torch.Tensor) -> bool:
@@ -200,8 +215,8 @@ def _overlaps(candidate_BK: torch.Tensor) -> bool:
     Not before Hopper, which has the instructions, and only in a plain call: a traced one (torch.export, torch.compile), whose
     tensors are of other types, cannot carry the launch option.
     """
-    on_gpu = type(candidate_BK) is torch.Tensor and candidate_BK.is_cuda
-    return on_gpu and torch.cuda.get_device_capability(candidate_BK.device) >= (9, 0)
+    plain = type(candidate_BK) is torch.Tensor and candidate_BK.is_cuda and not INTERPRETED
+    return plain and torch.cuda.get_device_capability(candidate_BK.device) >= (9, 0)
 
 
 def _scores(
@@ -217,7 +232,7 @@ def _scores(
 ) -> torch.Tensor:
     """float32 [B, K], or their int32 order; `overlap`: rank_kernel follows, and its programs may be put in place."""
     num_requests, num_candidates = candidate_BK.shape
-    tile = _tile(num_requests * num_candidates, vector_MX.dtype)
+    tile = _stored_tile(num_requests, num_candidates, vector_MX.dtype)
     num_tiles = _tiles_per_program(num_requests, num_candidates, tile)
     share = tile["BLOCK_R"] * num_tiles
     score_BK = candidate_BK.new_empty(candidate_BK.shape, dtype=torch.int32 if keys else torch.float32)

@@ -57,7 +57,7 @@ def score_kernel(
     BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr, PIECES: tl.constexpr,
     KEYS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One program per request and `num_tiles` tiles of its candidates; `score` [B, K], of KEYS their int32 order.
+    """One program per request and `num_tiles` tiles of its candidates; `score` [B, K], with KEYS the int32 of order_keys.
 
     PIECES: of a tile, as in forward_kernel. OVERLAP: rank_kernel follows, and its programs may be put in place.
     """

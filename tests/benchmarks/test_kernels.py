@@ -82,6 +82,21 @@ def test_without_a_gpu_references_are_timed_and_the_rows_say_so(tmp_path, monkey
     assert "No GPU here" in capsys.readouterr().out
 
 
+def test_a_variant_of_several_calls_tells_the_time_of_one(monkeypatch):
+    calls = []
+
+    def kernel():
+        calls.append(1)
+        return (EXPECTED,)
+
+    twice = benchmark.Variant("twice", lambda: lambda: benchmark._repeated(kernel), benchmark.WARM_CALLS)
+    monkeypatch.setattr(benchmark, "_variants", lambda _case, **_options: [twice])
+    monkeypatch.setattr(benchmark, "quantiles", lambda call, **_options: call() and (20e-6, 40e-6, 60e-6))
+    (row,) = benchmark.measure(case(kernel), device=CPU, seconds=0.01)
+    assert len(calls) == benchmark.WARM_CALLS
+    assert (row["variant"], row["p50_us"]) == ("twice", f"{40 / benchmark.WARM_CALLS:.1f}")
+
+
 def test_no_case_is_begun_when_the_minutes_are_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         benchmark, "OPS", {"an_op": Op(summary="an operator", cases=lambda _shapes, _device: iter([case(failing)]))}

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.readme import dataloading_table, replace_section, training_table
+from benchmarks.readme import dataloading_table, kernels_table, replace_section, training_table
 
 MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torchrec": "1.8.0", "commit": "abc", "date": "2026"}
 
@@ -28,3 +28,15 @@ def test_the_training_table_shows_the_ratio_with_its_spread():
     table = training_table([row | {"ratio": "1.100", "ratio_least": "1.050", "ratio_most": "1.150"} | MACHINE])
     assert "1.100 (1.050 .. 1.150)" in table
     assert "5,500/s" in table
+
+
+def test_the_kernels_table_shows_the_newest_time_of_each_variant_on_a_gpu():
+    row = {"op": "lss_score", "case": "a case", "device": "cuda", "floor_us": "2.0", "percent_of_floor": "20.0"} | MACHINE
+    rows = [
+        row | {"variant": "triton_graph", "p50_us": "11.0"},
+        row | {"variant": "triton_graph", "p50_us": "10.0"},
+        row | {"variant": "cuda_graph", "p50_us": "2879.0"},
+        row | {"variant": "compile", "p50_us": ""},  # it failed
+        row | {"variant": "eager", "p50_us": "1.0", "device": "cpu"},
+    ]
+    assert "| lss_score | a case | 10.0 | 2,879.0 | – | – | 2.0 | 20.0 |" in kernels_table(rows)

@@ -11,6 +11,8 @@ from kernels.interpreter import INTERPRETED, autotune, dot, narrow, row_sums2, r
 from tests.kernels.devices import KERNEL_DEVICE
 
 SIZE = 16
+DOT_TOLERANCE = 1e-4 if KERNEL_DEVICE.type == "cuda" else 1e-5
+"""A GPU's matrix units cut a sum's last bits off."""
 
 
 @triton.jit
@@ -52,9 +54,7 @@ def test_dot_of_bfloat16_operands_is_exact_up_to_float32_summation():
     a, b = torch.randn(2, SIZE, SIZE, device=KERNEL_DEVICE)
     out = torch.full_like(a, torch.nan)
     _product[(1,)](a, b, out, SIZE)
-    # a GPU's matrix units cut the sum's last bits off
-    tolerance = 1e-4 if out.is_cuda else 1e-5
-    torch.testing.assert_close(out, a.bfloat16().float() @ b.bfloat16().float(), atol=tolerance, rtol=0)
+    torch.testing.assert_close(out, a.bfloat16().float() @ b.bfloat16().float(), atol=DOT_TOLERANCE, rtol=0)
 
 
 def test_narrowing_rounds_to_the_nearest_and_ties_to_even():
@@ -111,6 +111,4 @@ def test_a_kernel_runs_where_its_tensors_are_though_another_device_is_current():
     out = torch.full_like(a, torch.nan)
     with torch.cuda.device(0):
         run_kernel(_product, (1,), a, b, out, SIZE=SIZE)
-    # a GPU's matrix units cut the sum's last bits off
-    tolerance = 1e-4 if out.is_cuda else 1e-5
-    torch.testing.assert_close(out, a.bfloat16().float() @ b.bfloat16().float(), atol=tolerance, rtol=0)
+    torch.testing.assert_close(out, a.bfloat16().float() @ b.bfloat16().float(), atol=DOT_TOLERANCE, rtol=0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels.lss_score import LSSWeights, StoredItems, launch, lss_score, reference, score_stored, top_stored
 from kernels.lss_score.triton_serving import order_keys, scores_of
@@ -15,8 +16,10 @@ from tests.kernels.poison import poisoned
 
 @pytest.fixture(params=[launch.MANY_PAIRS, 0], ids=["small tiles", "large tiles"])
 def _tiles(request, monkeypatch):
-    """A test runs twice: with tiles for few pairs, which so few take, and with those for many."""
+    """A test runs twice: with tiles for few pairs, which so few take, and with those for many, cut to a size that they fill."""
     monkeypatch.setattr(launch, "MANY_PAIRS", request.param)
+    monkeypatch.setattr(launch, "LARGE_TILE", launch.LARGE_TILE | {"BLOCK_R": 32})
+    monkeypatch.setattr(launch, "STORED_TILES", {kind: tile | {"BLOCK_R": 32} for kind, tile in launch.STORED_TILES.items()})
 
 
 def random_pairs(num_pairs, *, heads=(2, 2), width=64, dim=16, dtype=torch.float32):
@@ -122,6 +125,47 @@ def test_scores_of_stored_items_equal_the_reference(vector_type, index_type):
         found_BK = score_stored(user_BNUP, items, candidate_BK, weights, backend="triton")
     torch.testing.assert_close(found_BK, expected_BK, atol=1e-5 * expected_BK[candidate_BK >= 0].abs().max().item(), rtol=0)
     assert torch.equal(found_BK == -torch.inf, candidate_BK == -1)
+
+
+@pytest.mark.parametrize(
+    ("num_requests", "num_candidates", "vector_type", "rows"),
+    [
+        (1, 2000, torch.float16, 16),
+        (256, 2000, torch.float16, 256),
+        (256, 2000, torch.float32, 64),
+        (256, 2000, torch.int8, 128),
+        (1000, 50, torch.float16, 16),  # a large tile would be empty for the most part
+    ],
+)
+def test_a_tile_is_large_where_there_are_many_pairs_and_a_request_fills_it(num_requests, num_candidates, vector_type, rows):
+    assert launch._stored_tile(num_requests, num_candidates, vector_type)["BLOCK_R"] == rows
+
+
+@pytest.mark.parametrize(
+    ("num_requests", "num_candidates", "ranked"), [(1, 8192, True), (1, 8193, False), (256, 2000, True), (256, 8192, False)]
+)
+def test_ranks_are_counted_only_while_that_is_cheap(num_requests, num_candidates, ranked):
+    assert launch._ranked(num_requests, num_candidates) is ranked
+
+
+def test_a_traced_call_does_not_overlap_its_kernels():
+    with FakeTensorMode():
+        assert not launch._overlaps(torch.empty(1, 3, dtype=torch.int64, device="cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_requests", [1, 256])
+def test_ranks_wait_for_the_scores_of_their_own_call(num_requests):
+    user_BNUP, _, weights = random_requests(num_requests, 2000)
+    items = random_store(torch.float16, num_items=4000)
+    candidates = [torch.randint(4000, (num_requests, 2000), device="cuda") for _ in range(50)]
+    found = [top_stored(user_BNUP, items, candidate_BK, weights, 100, backend="triton") for candidate_BK in candidates]
+    for candidate_BK, best in zip(candidates, found, strict=True):
+        score_BK = score_stored(user_BNUP, items, candidate_BK, weights, backend="triton")
+        expected = torch.sort(score_BK, dim=1, descending=True, stable=True)
+        assert torch.equal(best.score_BK, expected.values[:, :100])
+        assert torch.equal(best.position_BK, expected.indices[:, :100])
 
 
 @pytest.mark.parametrize(("programs", "pieces", "per_program"), [(1, 1, 6), (4, 2, 3), (100, 4, 1)])

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,14 @@ def test_what_only_data_preparation_or_an_index_needs_is_yellow_when_it_is_missi
     findings = check_packages({other: version for other, version in CPU.items() if other != name})
     assert failed(findings) == {}
     assert [(finding.level, name in finding.found) for finding in findings if finding.level != "ok"] == [("warn", True)]
+
+
+def test_training_imports_neither_of_them() -> None:
+    program = "import sys; sys.modules |= dict.fromkeys(['polars', 'faiss']); import trainer.trainer"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_every_supported_line_names_its_partners() -> None:
