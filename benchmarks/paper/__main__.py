@@ -87,7 +87,7 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     path, differences = RESULTS / f"{name}.csv", RESULTS / f"significance_{name}.csv"
     cells = [cell for cell in table.of_budget(budget) if cell.recipe in (arguments.recipes or (cell.recipe,))]
     trained = next(cell for cell in table.cells if cell.role != "counted")
-    count_baselines(arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
+    count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
     if arguments.train:
         fill(table, cells, path, seeds=arguments.seeds)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import counted_matching, popularity
-from benchmarks.paper.cells import ITEM_KNN, POPULARITY, Cell, Paper, PaperTable
+from benchmarks.paper.cells import Cell, Paper, PaperTable
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.row_seconds import seconds_per_row
@@ -24,8 +24,6 @@ from trainer.process_group import distributed
 log = logging.getLogger(__name__)
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
-COUNTED: dict[Paper, frozenset[str]] = {"fit": frozenset({POPULARITY}), "t2diff": frozenset({POPULARITY, ITEM_KNN})}
-"""What stands in place of a recipe in the rows of each paper's counted baselines."""
 TIMED = LoaderConfig(batch_size=512)
 """Batches whose inference is timed: alike for all models."""
 
@@ -82,13 +80,13 @@ def milliseconds_per_sample(config: RunConfig) -> float | None:
         return 1000 * seconds_per_row(loaded.sharded.task, loader, ranks)
 
 
-def count_baselines(paper: Paper, path: Path, *, data: Path) -> None:
-    """Record the baselines that are counted from the data set in `data`, if it is there and one of them is not recorded."""
+def count_baselines(table: PaperTable, paper: Paper, path: Path, *, data: Path) -> None:
+    """Record a table's baselines that are counted from the data set in `data`, if it is there and one of them is not recorded."""
     if not (data / "schema.json").exists():
         return
     identity = Schema.load(data).identity[:12]
     recorded = {row["recipe"] for row in read_rows(path) if row["config"] == identity}
-    if not recorded.issuperset(COUNTED[paper]):
+    if not recorded.issuperset(cell.recipe for cell in table.cells if cell.role == "counted"):
         # `config` is the identity of the data here and no part of the key: the rows of other data go
         replace_rows(path, _counted_rows(paper, data), key=("recipe",))
 

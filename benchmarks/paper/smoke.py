@@ -67,7 +67,7 @@ def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
         RuntimeError: a cell is not in the table.
     """
     differences = path.with_name("differences.csv")
-    count_baselines(paper, path, data=data)
+    count_baselines(table, paper, path, data=data)
     budgets: list[Budget] = list(TITLES)
     for budget in budgets:
         fill(table, table.of_budget(budget), path, seeds=1)

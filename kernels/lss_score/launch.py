@@ -19,11 +19,12 @@ SMALL_TILE = {"BLOCK_R": 16, "BLOCK_I": 16, "PIECES": 1, "num_warps": 4}
 then keep 125 multiprocessors busy, and all weights are on their way at the same time."""
 LARGE_TILE = {"BLOCK_R": 128, "BLOCK_I": 1, "PIECES": 4, "num_warps": 4}
 """Where there are many: each thread has a pair of its own, which halves the instructions of a pair."""
-HALF_TILE = {"BLOCK_R": 256, "BLOCK_I": 1, "PIECES": 4, "num_warps": 8}
+SIXTEEN_BIT_TILE = {"BLOCK_R": 256, "BLOCK_I": 1, "PIECES": 4, "num_warps": 8}
+"""For many stored rows of 16-bit numbers."""
 STORED_TILES = {
     torch.float32: {"BLOCK_R": 64, "BLOCK_I": 1, "PIECES": 2, "num_warps": 4},
-    torch.float16: HALF_TILE,
-    torch.bfloat16: HALF_TILE,
+    torch.float16: SIXTEEN_BIT_TILE,
+    torch.bfloat16: SIXTEEN_BIT_TILE,
 }
 """Type of stored vectors -> the tile for many of them, where LARGE_TILE is slower (measured on an H100, see README.md)."""
 MANY_PAIRS = 32_768
@@ -57,16 +58,15 @@ def _constants(user_XUP: torch.Tensor, num_item_heads: int, dim: int) -> dict[st
     }
 
 
-def _pair_tile(num_pairs: int) -> dict[str, int]:
-    """The large tile for many pairs, the small one for few or (torch.export) a symbolic number."""
-    return LARGE_TILE if isinstance(num_pairs, int) and num_pairs >= MANY_PAIRS else SMALL_TILE
+def _are_many(num_pairs: int) -> bool:
+    """Whether large tiles are worth while; not where the number is symbolic (torch.export)."""
+    return isinstance(num_pairs, int) and num_pairs >= MANY_PAIRS
 
 
 def _stored_tile(num_requests: int, num_candidates: int, vector_type: torch.dtype) -> dict[str, int]:
-    """The same for stored items; a large tile only where one request's candidates fill it."""
+    """The tile for stored items: a large one for many pairs, where one request's candidates fill it."""
     tile = STORED_TILES.get(vector_type, LARGE_TILE)
-    many = _pair_tile(num_requests * num_candidates) is LARGE_TILE
-    return tile if many and num_candidates >= tile["BLOCK_R"] else SMALL_TILE
+    return tile if _are_many(num_requests * num_candidates) and num_candidates >= tile["BLOCK_R"] else SMALL_TILE
 
 
 def _tiles_per_program(num_requests: int, num_candidates: int, tile: dict[str, int]) -> int:
@@ -88,7 +88,8 @@ def score_pairs(
     weight3_DD: torch.Tensor,
 ) -> torch.Tensor:
     """[X] logits of contiguous head vectors, in their type."""
-    num_pairs, tile = user_XUP.shape[0], _pair_tile(user_XUP.shape[0])
+    num_pairs = user_XUP.shape[0]
+    tile = LARGE_TILE if _are_many(num_pairs) else SMALL_TILE
     out_X = user_XUP.new_empty(num_pairs)
     run_kernel(
         forward_kernel,

@@ -107,6 +107,19 @@ def project(rows, early, weight2, bias2, weight3, U: tl.constexpr, D: tl.constex
 
 
 @triton.jit
+def logits(
+    parts, weight1, bias1, weight2, bias2, weight3,
+    U: tl.constexpr, V: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_I: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
+    """Eq. 14-16: S of the PIECES of a tile, one piece's vectors after another's, to one logit per pair, [R]."""
+    early = ()
+    if BLOCK_I >= D:  # before S changes threads, so that the wait is the vectors'
+        early = column_weights(weight2, bias2, weight3, 0, U, D, BLOCK_D, BLOCK_I)
+    rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
+    return project(rows, early, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+
+
+@triton.jit
 def forward_kernel(
     user, item, weight1, bias1, weight2, bias2, weight3, out, num_pairs,
     U: tl.constexpr, V: tl.constexpr, P: tl.constexpr, D: tl.constexpr,
@@ -123,11 +136,7 @@ def forward_kernel(
         users = load_heads(user, pair_R * (U * P), pair_R < num_pairs, U, P, BLOCK_P, "")
         items = load_heads(item, pair_R * (V * P), pair_R < num_pairs, V, P, BLOCK_P, "")
         parts = parts + similarities(users, items, U, V)
-    early = ()
-    if BLOCK_I >= D:  # before S changes threads, so that the wait is the vectors'
-        early = column_weights(weight2, bias2, weight3, 0, U, D, BLOCK_D, BLOCK_I)
-    rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
-    score_R = project(rows, early, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+    score_R = logits(parts, weight1, bias1, weight2, bias2, weight3, U, V, D, BLOCK_D, BLOCK_I, PIECES)
     pair_R = first + tl.arange(0, BLOCK_R)
     tl.store(out + pair_R, narrow(score_R, out.dtype.element_ty), mask=pair_R < num_pairs)
 

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from kernels.lss_score.triton_kernel import column_weights, joined, load_heads, project, row_layer, similarities
+from kernels.lss_score.triton_kernel import load_heads, logits, similarities
 
 
 @triton.jit
@@ -76,11 +76,7 @@ def score_kernel(
                 user, vector, scale, index, candidate, first + PIECES * tl.arange(0, BLOCK_R // PIECES) + t,
                 num_candidates, num_items, num_queries, U, V, P, BLOCK_P,
             )  # fmt: skip
-        early = ()
-        if BLOCK_I >= D:  # before S changes threads, so that the wait is the vectors'
-            early = column_weights(weight2, bias2, weight3, 0, U, D, BLOCK_D, BLOCK_I)
-        rows = row_layer(joined(parts, U * V, PIECES), weight1, bias1, U, V, D, BLOCK_D)
-        score_R = project(rows, early, weight2, bias2, weight3, U, D, BLOCK_D, BLOCK_I)
+        score_R = logits(parts, weight1, bias1, weight2, bias2, weight3, U, V, D, BLOCK_D, BLOCK_I, PIECES)
         column_R = first + tl.arange(0, BLOCK_R)
         mask_R = column_R < num_candidates
         score_R = tl.where(tl.load(candidate + column_R, mask=mask_R, other=-1) == -1, float("-inf"), score_R)

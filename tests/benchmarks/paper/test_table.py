@@ -108,10 +108,10 @@ def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
 
 def test_counted_baselines_are_counted_where_one_of_them_is_missing(small_matching: Path, tmp_path: Path):
     path = tmp_path / "runs.csv"
-    count_baselines("t2diff", path, data=small_matching)
+    count_baselines(T2DIFF, "t2diff", path, data=small_matching)
     both = read_rows(path)
     assert {row["recipe"] for row in both} == {POPULARITY, ITEM_KNN}
     path.unlink()
     replace_rows(path, [row for row in both if row["recipe"] == POPULARITY], key=())
-    count_baselines("t2diff", path, data=small_matching)
+    count_baselines(T2DIFF, "t2diff", path, data=small_matching)
     assert [row["recipe"] for row in read_rows(path)] == [row["recipe"] for row in both]
