@@ -174,7 +174,7 @@ def measure(config: RunConfig, *, arguments: Arguments, ranks: Ranks) -> dict[st
 
 def compare(trainer: Trainer, *, arguments: Arguments) -> dict[str, list[float]]:
     """Seconds per step of each counted round of the plain loop and of the trainer."""
-    loops = {"plain": _plain_loop(trainer), "trainer": _trainer_loop(trainer)}
+    loops = {"plain": _plain_loop(trainer), "trainer": trainer_loop(trainer)}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(arguments.rounds):
         for name, loop in loops.items():
@@ -207,7 +207,8 @@ def _plain_loop(trainer: Trainer) -> Iterator[None]:
             yield
 
 
-def _trainer_loop(trainer: Trainer) -> Iterator[None]:
+def trainer_loop(trainer: Trainer) -> Iterator[None]:
+    """An optimizer step each time, without end."""
     pipeline, batches = trainer.pipeline(), trainer.batches()
     while True:
         trainer.train_step(pipeline, batches)

@@ -3,6 +3,7 @@
     python -m benchmarks.paper table --paper t2diff --dataset ml1m --seeds 2     # trains, records, prints, updates README.md
     python -m benchmarks.paper table --paper fit --budget paper --no-train       # from benchmarks/results only
     python -m benchmarks.paper table --paper fit --dataset ml1m_last --budget paper    # Two-Tower and FIT on few training rows
+    python -m benchmarks.paper times --paper fit                                 # measures the times that recorded rows lack
     python -m benchmarks.paper search --model sasrec --trials 20                 # random search, validation picks
     python -m benchmarks.paper --smoke                                           # every cell for some seconds, on tiny data
 
@@ -12,19 +13,20 @@ configurations stay in the results file, but not in the table. Counted baselines
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
 from benchmarks import ablation
-from benchmarks.paper.cells import SWEEPS, TABLES, Budget, Dataset, Paper, PaperTable
+from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES, Budget, Dataset, Paper, PaperTable
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
-from benchmarks.paper.figures import draw
+from benchmarks.paper.figures import draw, sweep_path
 from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
 from benchmarks.paper.search import SearchArguments, search
 from benchmarks.paper.smoke import smoke
 from benchmarks.paper.table import compare_recorded, fill
+from benchmarks.paper.times import time_missing
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
 from trainer.cli import one_screen_errors
@@ -45,9 +47,17 @@ class TableArguments:
     recipes: tuple[str, ...] = ()
     """Only cells of these recipes; default: every cell of the budget."""
     sweeps: bool = False
-    """FIT only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
+    """FIT on ml1m_stride50 only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
     train: bool = True
     """Train what is missing; otherwise only render what is recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimesArguments:
+    """Measure what the rows of a table lack of seconds per epoch and milliseconds per sample; wants a machine to itself."""
+
+    paper: Paper = "fit"
+    dataset: Dataset = "ml1m"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,7 @@ class SmokeArguments:
 
 Command = (
     Annotated[TableArguments, tyro.conf.subcommand("table")]
+    | Annotated[TimesArguments, tyro.conf.subcommand("times")]
     | Annotated[SearchArguments, tyro.conf.subcommand("search")]
     | Annotated[SmokeArguments, tyro.conf.subcommand("smoke")]
 )
@@ -72,6 +83,8 @@ def main() -> None:
     with one_screen_errors():
         if isinstance(command, SearchArguments):
             search(command)
+        elif isinstance(command, TimesArguments):
+            measure_times(command)
         elif isinstance(command, SmokeArguments):
             for paper in command.papers:
                 smoke(paper)
@@ -91,20 +104,40 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     if arguments.train:
         fill(table, cells, path, seeds=arguments.seeds)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
+        if arguments.sweeps:
+            for figure, swept in SWEEPS.items():
+                fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds)
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
     if arguments.paper == "fit":
         replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
+    replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", draw(arguments.paper, RESULTS))
     if arguments.dataset != "ml1m":
         return
     replace_section(ROOT / "README.md", name, text)
-    if arguments.sweeps:
-        for sweep, swept in SWEEPS.items():
-            fill(swept, swept.cells, RESULTS / f"{sweep}.csv", seeds=arguments.seeds)
-    replace_section(ROOT / "README.md", f"{name}_figures", draw(arguments.paper, RESULTS))
     if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
         for group in ("schedules", "steps"):  # Tables 3 and 4
             ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+
+
+def measure_times(arguments: TimesArguments) -> None:
+    """Measure what a table's rows lack of times, budget by budget."""
+    table = table_of(arguments.paper, arguments.dataset)
+    for budget in get_args(Budget):
+        time_missing(table.of_budget(budget), RESULTS / f"{arguments.paper}_{arguments.dataset}.csv")
+
+
+def table_of(paper: Paper, dataset: Dataset) -> PaperTable:
+    """The paper's table on that data set.
+
+    Raises:
+        UserError: there is none.
+    """
+    table = TABLES.get((paper, dataset))
+    if table is None:
+        known = [dataset for name, dataset in TABLES if name == paper]
+        raise UserError(f"--dataset {dataset}: --paper {paper} has tables on {known}")
+    return table
 
 
 def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
@@ -114,18 +147,15 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
         UserError: the paper has none on that data set, none of its cells is of that budget or those recipes, or there is nothing to
             train for the seeds or sweeps that are asked for.
     """
-    table = TABLES.get((arguments.paper, arguments.dataset))
-    if table is None:
-        known = [dataset for paper, dataset in TABLES if paper == arguments.paper]
-        raise UserError(f"--dataset {arguments.dataset}: --paper {arguments.paper} has tables on {known}")
+    table = table_of(arguments.paper, arguments.dataset)
     budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
     if budget not in budgets:
         raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
     known = {cell.recipe for cell in table.of_budget(budget)}
     if unknown := sorted(set(arguments.recipes) - known):
         raise UserError(f"--recipes {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
-    if arguments.sweeps and not (arguments.train and (arguments.paper, arguments.dataset) == ("fit", "ml1m")):
-        raise UserError("--sweeps trains those of --paper fit on --dataset ml1m: leave it out, or --no-train")
+    if arguments.sweeps and not (arguments.train and (arguments.paper, arguments.dataset) == ("fit", FIGURES_DATA)):
+        raise UserError(f"--sweeps trains those of --paper fit on --dataset {FIGURES_DATA}: leave it out, or --no-train")
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table

@@ -130,11 +130,16 @@ FIT_ABLATION_LABELS: dict[str, tuple[str, Role]] = {model: (label, "ablation") f
 
 
 def _trained(
-    labels: dict[str, tuple[str, Role]], printed: dict[str, dict[str, float]], *, suffix: str, budget: Budget
+    labels: dict[str, tuple[str, Role]],
+    printed: dict[str, dict[str, float]],
+    *,
+    suffix: str,
+    budget: Budget,
+    words: tuple[str, ...] = (),
 ) -> list[Cell]:
     """A cell for each model that has a recipe `<model>_<suffix>`; not every model has one of each preset."""
     return [
-        Cell(label=label, recipe=f"{model}_{suffix}", role=role, budget=budget, paper=printed.get(model, {}))
+        Cell(label=label, recipe=f"{model}_{suffix}", overrides=words, role=role, budget=budget, paper=printed.get(model, {}))
         for model, (label, role) in labels.items()
         if f"{model}_{suffix}" in RECIPES
     ]
@@ -144,14 +149,26 @@ def _fit_ablations_tuned() -> list[Cell]:
     return [Cell(label=label, recipe="fit_ml1m_adam", overrides=words, role="ablation") for label, words in FIT_ABLATIONS.values()]
 
 
-def _fit_with_fewer_rows(data: str, *, training_rows: str, max_epochs: int) -> PaperTable:
-    """Two-Tower and FIT by the paper's preset, with epochs to spare, on data with fewer training rows."""
-    words = ("--data", f"data/{data}", "--loop.max-epochs", str(max_epochs), "--loop.patience", "6")
+FEWER_ROWS: dict[Dataset, tuple[str, tuple[str, ...]]] = {
+    dataset: (rows, ("--data", f"data/{dataset}", "--loop.max-epochs", epochs, "--loop.patience", "6"))
+    for dataset, rows, epochs in (
+        ("ml1m_stride10", "every tenth", "30"),
+        ("ml1m_stride50", "every fiftieth", "60"),
+        ("ml1m_last", "one, of four users in five", "60"),
+    )
+}
+"""Data with fewer training rows -> which of a user's rows there are, and the paper's preset with epochs to spare."""
+
+
+def _fit_with_fewer_rows(dataset: Dataset) -> PaperTable:
+    """FIT's Table 1, and where a run takes minutes its ablations, on data with fewer training rows."""
+    training_rows, words = FEWER_ROWS[dataset]
+    ablations = FIT_ABLATION_LABELS if dataset != "ml1m_stride10" else {}
     return PaperTable(
         cells=(
             Cell(label="Popularity (training counts)", recipe=POPULARITY, role="counted"),
-            Cell(label="Two-Tower", recipe="two_tower_ml1m_paper", overrides=words, budget="paper"),
-            Cell(label="FIT", recipe="fit_ml1m_paper", overrides=words, role="proposed", budget="paper"),
+            *_trained(FIT_LABELS, FIT_TABLE_1, suffix="ml1m_paper", budget="paper", words=words),
+            *_trained(ablations, {}, suffix="ml1m_paper", budget="paper", words=words),
         ),
         metrics=("auc", "logloss", "popularity_auc"),
         headline="auc",
@@ -193,18 +210,22 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         headline="auc",
         base="Two-Tower",
     ),
-    ("fit", "ml1m_stride10"): _fit_with_fewer_rows("ml1m_stride10", training_rows="every tenth", max_epochs=30),
-    ("fit", "ml1m_stride50"): _fit_with_fewer_rows("ml1m_stride50", training_rows="every fiftieth", max_epochs=60),
-    ("fit", "ml1m_last"): _fit_with_fewer_rows("ml1m_last", training_rows="one, of four users in five", max_epochs=60),
 }
+for _dataset in FEWER_ROWS:
+    TABLES["fit", _dataset] = _fit_with_fewer_rows(_dataset)
+
+
+FIGURES_DATA: Dataset = "ml1m_stride50"
+"""What FIT's figures of ablations and sweeps are drawn from: runs take minutes, and models differ by more than their seeds do."""
 
 
 def _sweep(*, label: str, flags: tuple[str, ...], values: tuple[int, ...], own: tuple[str, ...] = ()) -> list[Cell]:
+    _, words = FEWER_ROWS[FIGURES_DATA]
     return [
         Cell(
             label=f"{label} {value}",
             recipe="fit_ml1m_paper",
-            overrides=(*own, *(word for flag in flags for word in (flag, str(value)))),
+            overrides=(*words, *own, *(word for flag in flags for word in (flag, str(value)))),
             role="ablation",
             budget="paper",
         )
@@ -214,12 +235,12 @@ def _sweep(*, label: str, flags: tuple[str, ...], values: tuple[int, ...], own: 
 
 HEADS = ("--model.num-user-heads", "--model.num-item-heads")
 SWEEPS: dict[str, PaperTable] = {
-    "fit_ml1m_queries": PaperTable(
+    "queries": PaperTable(
         cells=tuple(_sweep(label="N =", flags=("--model.meta-query.num-queries",), values=(16, 32, 64, 128, 256, 512))),
         metrics=("auc", "logloss"),
         headline="auc",
     ),
-    "fit_ml1m_heads": PaperTable(
+    "heads": PaperTable(
         cells=(
             *_sweep(label="LSS, heads:", flags=HEADS, values=(1, 2, 4, 8)),
             *_sweep(label="SumMax, heads:", flags=HEADS, values=(1, 2, 4, 8), own=("--model.scorer", "sum_max")),
@@ -228,4 +249,5 @@ SWEEPS: dict[str, PaperTable] = {
         headline="auc",
     ),
 }
-"""Results file -> the cells of FIT's Figs. 7 (number of meta queries) and 8 (number of heads, as many of users as of items)."""
+"""Figure -> the cells of FIT's Figs. 7 (number of meta queries) and 8 (number of heads, as many of users as of items); their rows
+stand in `fit_<FIGURES_DATA>_<figure>.csv`."""

@@ -1,48 +1,86 @@
-"""FIT's lead over Two-Tower against the amount of training data, as Markdown."""
+"""FIT and what it is compared with against the amount of training data, as Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.paper.cells import TABLES, PaperTable
+from benchmarks.paper.cells import TABLES, Cell, PaperTable
 from benchmarks.paper.render import lead
-from benchmarks.paper.table import rows_by_label
+from benchmarks.paper.table import Rows, rows_by_label
 from benchmarks.result_rows import read_rows
-from benchmarks.trained_runs import origin, spread
+from benchmarks.trained_runs import machine, mean, spread
 
 SECTION = "fit_training_rows"
-HEADER = (
-    "training rows of a user",
-    "popularity, test AUC",
-    "Two-Tower, test AUC",
-    "FIT, test AUC",
-    "FIT − Two-Tower, same test rows",
-    "best epochs",
-    "seeds",
-)
+PROPOSED = "FIT"
+
+
+class Column(NamedTuple):
+    """What the paper's preset reaches on one data set."""
+
+    table: PaperTable
+    cells: dict[str, Cell]
+    """By label."""
+    rows: Rows
+    differences: Sequence[dict[str, str]]
+
+    def auc(self, label: str) -> str:
+        """Test AUC, the best trained one in bold."""
+        if label not in self.rows:
+            return "–"
+        trained = [one for one in self.rows if self.cells[one].role != "counted"]
+        best = max(trained, key=lambda one: mean(self.rows[one], "test_auc"))
+        shown = spread(self.rows[label], "test_auc", 4)
+        return f"**{shown}**" if label == best else shown
+
+    def lead(self, label: str) -> str:
+        """FIT's AUC minus that of another model on the same test rows."""
+        if label not in self.rows:
+            return "–"
+        pair = self.cells[PROPOSED], self.cells[label]
+        found = lead(self.table, list(self.cells.values()), pair, self.rows, self.differences)
+        return "–" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}"
+
+    def seeds(self, label: str) -> int:
+        """Number of runs."""
+        return len(self.rows.get(label, ()))
 
 
 def render_by_training_rows(results: Path) -> str:
-    """A row for each data set on which both models are recorded by the paper's preset.
+    """Two tables, AUC and FIT's leads: a line for each model, a column for each data set where FIT and a baseline are recorded.
 
     Args:
         results: folder of fit_<dataset>.csv and significance_fit_<dataset>.csv.
     """
-    lines, shown = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"], []
-    for dataset, table in _tables():
-        rows, differences = read_rows(results / f"fit_{dataset}.csv"), read_rows(results / f"significance_fit_{dataset}.csv")
-        cells = [cell for cell in table.of_budget("paper") if cell.role == "counted" or cell.label in ("Two-Tower", "FIT")]
-        found = rows_by_label(cells, rows)
-        if len(found) == len(cells) == 3:
-            counted, two_tower, fit = (found[cell.label] for cell in cells)
-            ahead = lead(table, cells, cells[2], found, differences)
-            values = [table.training_rows, *(spread(runs, "test_auc", 4) for runs in (counted, two_tower, fit))]
-            values.append("–" if ahead is None else f"{ahead.value:+.4f} ± {ahead.standard_error:.4f}")
-            epochs = f"{spread(two_tower, 'best_epoch', 0)}; {spread(fit, 'best_epoch', 0)}"
-            lines.append(f"| {' | '.join([*values, epochs, str(min(len(two_tower), len(fit)))])} |")
-            shown += [*two_tower, *fit]
-    return "\n".join([*lines, "", origin(shown)]) if shown else "No run is recorded yet."
+    columns = [column for column in _columns(results) if {PROPOSED, "Two-Tower"} <= set(column.rows)]
+    if not columns:
+        return "No run is recorded yet."
+    labels = list(dict.fromkeys(label for column in columns for label in column.cells if label in column.rows))
+    counted = {cell.label for column in columns for cell in column.cells.values() if cell.role == "counted"}
+    others = [label for label in labels if label != PROPOSED and label not in counted]
+    seeds = sorted({column.seeds(label) for column in columns for label in [PROPOSED, *others]} - {0})
+    trained = [row for column in columns for label in [PROPOSED, *others] for row in column.rows.get(label, ())]
+    return "\n\n".join(
+        [
+            _table("test AUC", columns, labels, Column.auc),
+            _table(f"{PROPOSED} minus", columns, others, Column.lead),
+            f"{' or '.join(str(number) for number in seeds)} seeds; {trained[0]['test_rows']} test rows. {machine(trained)}",
+        ]
+    )
 
 
-def _tables() -> Iterator[tuple[str, PaperTable]]:
-    """FIT's tables, most training rows first."""
-    return ((dataset, table) for (paper, dataset), table in TABLES.items() if paper == "fit")
+def _columns(results: Path) -> list[Column]:
+    """Of FIT's tables, most training rows first."""
+    columns = []
+    for (paper, dataset), table in TABLES.items():
+        if paper == "fit":
+            cells = table.of_budget("paper")
+            rows = rows_by_label(cells, read_rows(results / f"fit_{dataset}.csv"))
+            differences = read_rows(results / f"significance_fit_{dataset}.csv")
+            columns.append(Column(table, {cell.label: cell for cell in cells}, rows, differences))
+    return columns
+
+
+def _table(title: str, columns: Sequence[Column], labels: Sequence[str], shown: Callable[[Column, str], str]) -> str:
+    lines = [f"| {title} | {' | '.join(column.table.training_rows for column in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {label} | {' | '.join(shown(column, label) for column in columns)} |" for label in labels]
+    return "\n".join(lines)

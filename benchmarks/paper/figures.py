@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from benchmarks.paper.cells import FIT_ABLATION_LABELS, SWEEPS, TABLES, Cell, Paper
+from benchmarks.paper.cells import FEWER_ROWS, FIGURES_DATA, FIT_ABLATION_LABELS, SWEEPS, TABLES, Cell, Paper
 from benchmarks.paper.item_map import draw_item_map
 from benchmarks.paper.rows import config_of
 from benchmarks.paper.table import Rows, rows_by_label
@@ -20,17 +20,18 @@ from trainer.report import read_run
 from trainer.report_figures import RunRecord, reverse_process_figure, schedules_figure
 from trainer.results import has_results
 
+FEWER = f"trained on {FEWER_ROWS[FIGURES_DATA][0]} row"
 FIGURES: dict[Paper, dict[str, str]] = {
     "t2diff": {
         "reverse_process": "Fig. 4: cosine of z0 and its estimate along the reverse process",
         "schedules": "Fig. 5: noise schedules",
     },
     "fit": {
-        "ablations": "Fig. 4: test AUC of FIT and its ablations",
-        "techniques": "Fig. 5: validation AUC and query similarity (eq. 24) against optimizer steps",
+        "ablations": "Fig. 4: test AUC of FIT and its ablations, " + FEWER,
+        "techniques": "Fig. 5: validation AUC and query similarity (eq. 24) against optimizer steps, " + FEWER,
         "item_map": "Fig. 6: item embeddings and item meta vectors, t-SNE",
-        "queries": "Fig. 7: test AUC and inference time against the number of meta queries",
-        "heads": "Fig. 8: test AUC against the number of heads",
+        "queries": "Fig. 7: test AUC and inference time against the number of meta queries, " + FEWER,
+        "heads": "Fig. 8: test AUC against the number of heads, " + FEWER,
     },
 }
 """Paper -> name of a figure's file, behind `<paper>_ml1m_` -> its title."""
@@ -72,18 +73,24 @@ def _t2diff_figures() -> dict[str, Figure]:
 
 
 def _fit_figures(results: Path) -> dict[str, Figure]:
-    cells = TABLES["fit", "ml1m"].of_budget("paper")
-    rows = rows_by_label(cells, read_rows(results / "fit_ml1m.csv"))
+    cells = TABLES["fit", FIGURES_DATA].of_budget("paper")
+    rows = rows_by_label(cells, read_rows(results / f"fit_{FIGURES_DATA}.csv"))
     runs = finished(cells)
     figures: dict[str, Figure | None] = {
         "ablations": ablation_figure({label: rows[label] for label in ("FIT", *_ablations()) if label in rows}),
         "techniques": technique_figure([(label, runs[label]) for label in TECHNIQUES if label in runs]),
-        "queries": _sweep_figure("fit_ml1m_queries", results, draw_queries),
-        "heads": _sweep_figure("fit_ml1m_heads", results, draw_heads),
+        "queries": _sweep_figure("queries", results, draw_queries),
+        "heads": _sweep_figure("heads", results, draw_heads),
     }
-    if "FIT" in runs:
-        figures["item_map"] = draw_item_map(config_of(next(cell for cell in cells if cell.label == "FIT"), seed=0))
+    every_row = [cell for cell in TABLES["fit", "ml1m"].of_budget("paper") if cell.label == "FIT"]
+    if finished(every_row):
+        figures["item_map"] = draw_item_map(config_of(every_row[0], seed=0))
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def sweep_path(results: Path, figure: str) -> Path:
+    """Results file of one of SWEEPS."""
+    return results / f"fit_{FIGURES_DATA}_{figure}.csv"
 
 
 def _ablations() -> list[str]:
@@ -123,7 +130,7 @@ def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure | None:
 
 
 def _sweep_figure(name: str, results: Path, drawn: Callable[[Rows], Figure]) -> Figure | None:
-    rows = rows_by_label(SWEEPS[name].cells, read_rows(results / f"{name}.csv"))
+    rows = rows_by_label(SWEEPS[name].cells, read_rows(sweep_path(results, name)))
     return drawn(rows) if len(rows) > 1 else None
 
 

@@ -93,21 +93,22 @@ def _improvement(table: PaperTable, cell: Cell, base: Cell | None, rows: Rows) -
 
 
 def lead(
-    table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]
+    table: PaperTable, cells: Sequence[Cell], pair: tuple[Cell, Cell], rows: Rows, differences: Sequence[dict[str, str]]
 ) -> Difference | None:
-    """Headline of a cell minus that of the best baseline on the same test rows, mean over seeds; None where none is recorded.
+    """Headline of a pair's first cell minus that of its second on the same test rows, mean over seeds; None where none is recorded.
 
     Seeds share the test rows, so the mean over seeds keeps (about) one seed's error.
     """
-    pairs = [pair for pair in pairs_of(table, cells, rows) if pair.first is cell]
-    found = [row for pair in pairs if (row := difference_of(pair, differences))]
+    pairs = [one for one in pairs_of(table, cells, rows) if one[:2] == pair]
+    found = [row for one in pairs if (row := difference_of(one, differences))]
     return Difference(mean(found, "difference"), mean(found, "standard_error")) if found else None
 
 
 def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]) -> str:
-    if cell is best_baseline(table, cells, rows):
+    best = best_baseline(table, cells, rows)
+    if cell is best:
         return "best baseline"
-    found = lead(table, cells, cell, rows, differences)
+    found = None if best is None else lead(table, cells, (cell, best), rows, differences)
     return "–" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}"
 
 
@@ -128,9 +129,8 @@ def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: S
     baseline = best_baseline(table, cells, rows)
     for cell in trained:
         if cell.role == "proposed" and baseline is not None:
-            sentences.append(
-                _against(cell, baseline, lead(table, cells, cell, rows, differences), NAMES.get(table.headline, table.headline))
-            )
+            found = lead(table, cells, (cell, baseline), rows, differences)
+            sentences.append(_against(cell, baseline, found, NAMES.get(table.headline, table.headline)))
     return " ".join(sentences)
 
 

@@ -22,10 +22,11 @@ from trainer.results import write_results
 from trainer.trainer import Trainer
 
 BUDGET = (
-    *("--loop.max-epochs", "1", "--loop.evals-per-epoch", "1", "--loop.tensorboard", "False", "--loop.device", "cpu"),
+    *("--loop.max-epochs", "1", "--loop.evals-per-epoch", "1", "--loop.patience", "1"),
+    *("--loop.tensorboard", "False", "--loop.device", "cpu"),
     *("--loader.batch-size", "256", "--optimizer.warmup-steps", "0"),
 )
-"""An epoch of some steps."""
+"""An epoch of some steps; whatever else tells two cells' budgets apart is set too, so that they share a run."""
 LABELLED = ("--loader.negatives.kind", "none")
 """The tiny click data has labels of its own."""
 

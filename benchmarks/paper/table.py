@@ -62,12 +62,14 @@ class Pair(NamedTuple):
 
 
 def pairs_of(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Iterator[Pair]:
-    """Every trained cell against the best baseline, in the seeds that both have."""
+    """Every trained cell against the best baseline, and the proposed ones against every other, in the seeds that both have."""
+    trained = [cell for cell in cells if cell.role != "counted" and cell.label in rows]
     best = best_baseline(table, cells, rows)
-    for cell in cells:
-        if best is not None and cell is not best and cell.role != "counted" and cell.label in rows:
-            seeds = {row["seed"] for row in rows[best.label]}
-            yield from (Pair(cell, best, int(row["seed"])) for row in rows[cell.label] if row["seed"] in seeds)
+    with_best = [(cell, best) for cell in trained if best is not None and cell is not best]
+    proposed = [(cell, other) for cell in trained if cell.role == "proposed" for other in trained if other not in (cell, best)]
+    for first, second in [*with_best, *proposed]:
+        seeds = {row["seed"] for row in rows[second.label]}
+        yield from (Pair(first, second, int(row["seed"])) for row in rows[first.label] if row["seed"] in seeds)
 
 
 def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, differences: Path) -> None:

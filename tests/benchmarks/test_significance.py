@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks import significance
 from benchmarks.significance import Run, SplitRows, auc_difference, compare, is_current, render
 from dataloaders.loader import Dataloader, LoaderConfig
+from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
+from dataloaders.prepare.protocols import ProtocolConfig
+from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
 from trainer import build
 from trainer.cli import parse_run_config
 from trainer.config import RunConfig
@@ -34,7 +39,7 @@ def test_its_standard_error_is_the_spread_over_samples():
     assert told == pytest.approx(spread, rel=0.12)  # 300 samples know a standard deviation to 4 %
 
 
-def test_only_runs_that_read_the_same_data_are_compared(monkeypatch: pytest.MonkeyPatch):
+def test_only_runs_that_were_tested_on_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch):
     def rows_of(run: Run, *, seed: int) -> SplitRows:
         config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
         return SplitRows(config, torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0]))
@@ -45,8 +50,22 @@ def test_only_runs_that_read_the_same_data_are_compared(monkeypatch: pytest.Monk
     assert (row["metric"], row["difference"], row["z"], row["seed"]) == ("test AUC", "0.000000", "0.00", "3")
     assert is_current(row, [pair])
     assert not is_current(row, [(pair[0], Run("B", "two_tower_ml1m_adam"))])
-    with pytest.raises(ValueError, match="fit_ml1m and fit_demo differ in data"):
+    monkeypatch.setattr(significance, "have_same_test_rows", lambda first, second: first == second)
+    with pytest.raises(ValueError, match="fit_ml1m and fit_demo differ in test data"):
         compare(pair[0], Run("C", "fit_demo"), seed=3)
+
+
+def test_data_with_fewer_training_rows_has_the_same_test_rows(tmp_path: Path):
+    raw = write_random_raw(tmp_path / "raw")
+    protocols = {
+        "every": ProtocolConfig(validation="last_but_one"),
+        "strided": ProtocolConfig(validation="last_but_one", train_stride=5),
+        "windows": ProtocolConfig(split="user_windows"),
+    }
+    for name, protocol in protocols.items():
+        prepare_ml1m(Ml1mConfig(raw=raw, out=tmp_path / name, task="next_item", protocol=protocol))
+    assert significance.have_same_test_rows(tmp_path / "every", tmp_path / "strided")
+    assert not significance.have_same_test_rows(tmp_path / "every", tmp_path / "windows")
 
 
 def test_rows_of_finished_runs_are_what_their_results_say(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):

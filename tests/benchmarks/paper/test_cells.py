@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from benchmarks.paper.cells import FIT_LABELS, T2DIFF_LABELS, TABLES, PaperTable
 from benchmarks.paper.render import TITLES
 from benchmarks.paper.rows import config_of
 from trainer.recipes import RECIPES
+from trainer.recipes.ml1m_matching_baselines import SEQUENCES
 
 BUDGETS = [(table, budget) for table in TABLES.values() for budget in TITLES]
 
@@ -16,8 +19,10 @@ def test_no_two_cells_of_a_budget_are_one_run_or_have_one_name(table: PaperTable
 
 
 @pytest.mark.parametrize(("table", "budget"), BUDGETS)
-def test_cells_that_are_compared_read_the_same_data(table: PaperTable, budget: str):
-    assert len({config_of(cell, seed=0).data for cell in table.of_budget(budget) if cell.role != "counted"}) <= 1
+def test_cells_that_are_compared_read_the_same_data_or_its_sequences(table: PaperTable, budget: str):
+    data = {config_of(cell, seed=0).data for cell in table.of_budget(budget) if cell.role != "counted"}
+    assert len(data - {SEQUENCES}) <= 1
+    assert SEQUENCES not in data or data == {SEQUENCES, Path("data/ml1m_next_item")}
 
 
 @pytest.mark.parametrize("table", [TABLES["t2diff", "ml1m"], TABLES["fit", "ml1m"]])

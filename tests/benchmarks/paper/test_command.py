@@ -78,9 +78,18 @@ def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         command, "fill", lambda table, cells, path, seeds: trained.append(path.stem if table and cells and seeds else "")
     )
-    monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "paper", "--sweeps"])
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--dataset", "ml1m_stride50", "--budget", "paper", "--sweeps"])
     command.main()
-    assert trained == ["fit_ml1m", "fit_ml1m_queries", "fit_ml1m_heads"]
+    assert trained == ["fit_ml1m_stride50", "fit_ml1m_stride50_queries", "fit_ml1m_stride50_heads"]
+
+
+@pytest.mark.usefixtures("repository")
+def test_times_are_measured_of_every_budget(monkeypatch: pytest.MonkeyPatch):
+    timed: list[tuple[int, str]] = []
+    monkeypatch.setattr(command, "time_missing", lambda cells, path: timed.append((len(cells), path.name)))
+    monkeypatch.setattr(sys, "argv", ["paper", "times", "--paper", "fit"])
+    command.main()
+    assert timed == [(len(FIT.of_budget(budget)), "fit_ml1m.csv") for budget in ("tuned", "paper", "sharded")]
 
 
 @pytest.mark.usefixtures("repository")
@@ -98,8 +107,8 @@ def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.Monke
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
         (["--recipes", "two_tower_ml1"], r"--recipes \['two_tower_ml1'\]: not in the table's budget tuned"),
         (["--seeds", "0"], "--seeds 0, expected at least 1"),
-        (["--sweeps", "--no-train"], "--sweeps trains those of --paper fit on --dataset ml1m"),
-        (["--sweeps", "--paper", "t2diff"], "--sweeps trains those of --paper fit on --dataset ml1m"),
+        (["--sweeps", "--no-train"], "--sweeps trains those of --paper fit on --dataset ml1m_stride50"),
+        (["--sweeps", "--paper", "t2diff"], "--sweeps trains those of --paper fit on --dataset ml1m_stride50"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],
 )

@@ -4,11 +4,11 @@ import pytest
 from matplotlib import pyplot
 
 from benchmarks.paper import figures
-from benchmarks.paper.cells import SWEEPS
-from benchmarks.paper.figures import FIGURES, ablation_figure, draw, draw_heads, draw_queries, technique_figure
+from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES
+from benchmarks.paper.figures import FIGURES, ablation_figure, draw, draw_heads, draw_queries, sweep_path, technique_figure
 from benchmarks.paper.rows import KEY, config_of
 from benchmarks.result_rows import replace_rows
-from tests.benchmarks.paper.recorded import FIT, run
+from tests.benchmarks.paper.recorded import cell, run
 from trainer.config import RunConfig
 from trainer.report import read_run
 from trainer.report_figures import RunRecord
@@ -16,9 +16,9 @@ from trainer.report_figures import RunRecord
 
 def test_what_can_be_drawn_is_linked_and_what_cannot_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(figures, "finished", lambda cells: {} if cells else None)
-    sweep = SWEEPS["fit_ml1m_heads"]
+    sweep = SWEEPS["heads"]
     rows = [run(sweep, cell, 0, 0.9 + 0.001 * place) for place, cell in enumerate(sweep.cells)]
-    replace_rows(tmp_path / "fit_ml1m_heads.csv", rows, key=KEY)
+    replace_rows(sweep_path(tmp_path, "heads"), rows, key=KEY)
     text = draw("fit", tmp_path)
     assert text == (
         f"![{FIGURES['fit']['heads']}]({tmp_path / 'fit_ml1m_heads.png'})\n\nNot drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7."
@@ -67,7 +67,7 @@ def test_nothing_is_drawn_of_nothing():
 
 
 def test_the_sweeps_contain_the_papers_own_setting_and_no_run_twice():
-    paper = next(cell for cell in FIT.of_budget("paper") if cell.label == "FIT")
+    paper = cell(TABLES["fit", FIGURES_DATA], "FIT", "paper")
     for sweep in SWEEPS.values():
         prints = [config_of(cell, seed=0).fingerprint for cell in sweep.cells]
         assert len(set(prints)) == len(prints)

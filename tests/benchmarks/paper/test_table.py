@@ -65,6 +65,15 @@ def test_every_trained_cell_is_paired_with_the_best_baseline_in_the_seeds_that_b
     assert [(pair.first, pair.second, pair.seed) for pair in pairs_of(T2DIFF, [SASREC, CASER], rows)] == [(CASER, SASREC, 1)]
 
 
+def test_the_proposed_model_is_paired_with_every_other():
+    proposed, ablation = cell(T2DIFF, "T2Diff"), cell(T2DIFF, "Mixed-attention")
+    cells = [SASREC, CASER, ablation, proposed]
+    rows = rows_by_label(cells, [run(T2DIFF, one, 0, value) for one, value in zip(cells, (0.3, 0.2, 0.5, 0.4), strict=True)])
+    pairs = [(pair.first.label, pair.second.label) for pair in pairs_of(T2DIFF, cells, rows)]
+    against_best = [(one, "SASRec") for one in ("Caser", "Mixed-attention", "T2Diff")]
+    assert pairs == [*against_best, ("T2Diff", "Caser"), ("T2Diff", "Mixed-attention")]
+
+
 def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scored: list[str] = []
 
@@ -102,7 +111,7 @@ def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
     recorded = ((SASREC, 0.3), (CASER, 0.2), (proposed, 0.1))
     replace_rows(runs, [run(T2DIFF, one, 0, value) for one, value in recorded], key=())
     compare_recorded(T2DIFF, [SASREC, CASER, proposed], runs, differences=differences)
-    assert [row["first"] for row in read_rows(differences)] == [proposed.label]
+    assert [(row["first"], row["second"]) for row in read_rows(differences)] == [(proposed.label, SASREC.label)]
     assert "Caser and SASRec, seed 0, are not compared: runs/caser" in caplog.text
 
 
