@@ -25,6 +25,9 @@ class EvaluateArguments:
     sets may have another. Matching models only."""
     ids: Literal["raw", "prepared"] = "raw"
     """What the numbers in `windows` are: the raw data's own (0 pads), or those of the prepared data set (-1 pads)."""
+    mask_history: bool | None = None
+    """Whether the items of a row's own history are left out of its ranking, as many published figures have it; default: as in the
+    run's config. Matching models only."""
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     require_working_stack()
     from trainer.cli import one_screen_errors, parse_run_config
     from trainer.console import console, metrics_table
-    from trainer.evaluation import evaluate_run, load_run
+    from trainer.evaluation import evaluate_run, load_run, with_mask_history
     from trainer.process_group import distributed
     from trainer.task_metrics import protocol
     from trainer.windows import evaluate_windows, read_windows
@@ -42,6 +45,8 @@ def main() -> None:
         config = parse_run_config(["--config", str(arguments.run / "config.json")])
         with distributed(config.loop.device) as ranks:
             data = arguments.data or config.data
+            if arguments.mask_history is not None:
+                config = with_mask_history(config, arguments.mask_history)
             loaded = load_run(config, run=arguments.run, data=data, ranks=ranks)
             if arguments.windows is None:
                 metrics = evaluate_run(loaded, config, data=data, splits=arguments.split, ranks=ranks)

@@ -9,7 +9,7 @@ import torch
 
 from dataloaders.loader import Dataloader
 from dataloaders.schema import Schema
-from models.tasks import MatchingTask
+from models.tasks import MatchingLossConfig, MatchingTask
 from trainer import checkpoint
 from trainer.build import evaluation_loader, sharded_task
 from trainer.config import RunConfig
@@ -98,6 +98,19 @@ def load_run(config: RunConfig, *, run: Path, data: Path, ranks: Ranks) -> Loade
     checkpoint.load(checkpoint.step_folder(folder, state["best_step"]), module=sharded.module, optimizer=None)
     sharded.module.eval()
     return LoadedRun(sharded, schema, state["best_step"])
+
+
+def with_mask_history(config: RunConfig, mask_history: bool) -> RunConfig:
+    """`config` of a matching model whose ranking leaves a row's own history out, or has it compete.
+
+    Raises:
+        UserError: the run's model scores given candidates, it ranks nothing.
+    """
+    loss = getattr(config.model, "loss", None)
+    if not isinstance(loss, MatchingLossConfig):
+        raise UserError(f"--mask-history: {config.recipe} scores given candidates; only matching models rank the catalogue")
+    model = dataclasses.replace(config.model, loss=dataclasses.replace(loss, mask_history=mask_history))
+    return dataclasses.replace(config, model=model)
 
 
 def evaluate_run(

@@ -7,8 +7,10 @@ import pytest
 
 from trainer import evaluate as evaluate_command
 from trainer.config import RunConfig
-from trainer.evaluation import evaluate_run, load_run
+from trainer.errors import UserError
+from trainer.evaluation import evaluate_run, load_run, with_mask_history
 from trainer.process_group import distributed
+from trainer.recipes import RECIPES
 from trainer.results import read_results
 
 
@@ -32,6 +34,21 @@ def test_the_command_prints_what_the_run_recorded_and_the_protocol(
     assert table_of(printed) == {name: [f"{validation[name]:,.5g}", f"{test[name]:,.5g}"] for name in validation}
     assert recorded["protocol"] in printed
     assert f"step {recorded['best_step']}" in printed
+
+
+def test_a_rows_own_history_can_be_left_out(
+    matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, "--run", str(matching_run.run_dir), "--split", "test", "--mask-history", "True")
+    printed, recorded = capsys.readouterr().out, read_results(matching_run.run_dir)["metrics"]["test"]
+    assert "items of the row's own history do not compete" in printed
+    (mrr,) = table_of(printed)["mrr"]
+    assert float(mrr) > recorded["mrr"]  # fewer items before the target
+
+
+def test_only_matching_models_leave_histories_out() -> None:
+    with pytest.raises(UserError, match="--mask-history: fit_demo scores given candidates"):
+        with_mask_history(RECIPES["fit_demo"](), True)
 
 
 def test_a_run_and_data_that_were_moved_are_evaluated_where_they_are(matching_run: RunConfig, tmp_path: Path) -> None:
