@@ -44,12 +44,15 @@ T2DIFF, MIXED_ATTENTION = (
 )
 CONDITION, SAMPLE_STEPS = "--model.diffusion.tower-condition", "--model.diffusion.num-sample-steps"
 SCHEDULE, STEPS = "--model.diffusion.schedule.kind", "--model.diffusion.schedule.num-steps"
+SAMPLED = (CONDITION, "sampled", SAMPLE_STEPS, "2")
+HIGH_NOISE = (CONDITION, "high_noise", SAMPLE_STEPS, "1")
 CELLS: dict[Group, tuple[Cell, ...]] = {
     "conditions": (
-        Cell("T2Diff, `sampled`: tower learns from 2 reverse steps, served with 2", "t2diff_ml1m", (CONDITION, "sampled")),
+        Cell("T2Diff, `sampled`: tower learns from 2 reverse steps, served with 2", "t2diff_ml1m", SAMPLED),
         Cell("T2Diff, `onestep`: Algorithm 1, served with Algorithm 2 (T = 50)", "t2diff_ml1m", ALGORITHMS_1_AND_2),
-        Cell("T2Diff, `high_noise`: 1 step from noise, served with 1", "t2diff_ml1m", (CONDITION, "high_noise", SAMPLE_STEPS, "1")),
-        Cell("T2Diff without drift (W/O DP), `sampled`", "t2diff_no_drift_ml1m"),
+        Cell("T2Diff, `high_noise`: 1 step from noise, served with 1", "t2diff_ml1m", HIGH_NOISE),
+        Cell("T2Diff without drift (W/O DP), `sampled`", "t2diff_no_drift_ml1m", SAMPLED),
+        Cell("T2Diff without drift (W/O DP), `high_noise`", "t2diff_no_drift_ml1m", HIGH_NOISE),
         Cell("Mixed-attention", "mixed_attention_ml1m"),
     ),
     "windows": (
@@ -64,9 +67,9 @@ CELLS: dict[Group, tuple[Cell, ...]] = {
         Cell("logarithmic", "t2diff_ml1m", (SCHEDULE, "log"), (0.07256, 0.25151, 0.05767, 0.08137)),
     ),
     "steps": (
-        Cell("T = 10, `sampled` and served with 2 steps", "t2diff_ml1m", (STEPS, "10")),
-        Cell("T = 50, `sampled` and served with 2 steps", "t2diff_ml1m"),
-        Cell("T = 200, `sampled` and served with 2 steps", "t2diff_ml1m", (STEPS, "200")),
+        Cell("T = 10, `high_noise`, served with 1 step", "t2diff_ml1m", (STEPS, "10")),
+        Cell("T = 50, `high_noise`, served with 1 step", "t2diff_ml1m"),
+        Cell("T = 200, `high_noise`, served with 1 step", "t2diff_ml1m", (STEPS, "200")),
     ),
 }
 

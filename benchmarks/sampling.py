@@ -85,6 +85,7 @@ def evaluate_with(config: RunConfig, *, num_steps: int, ranks: Ranks) -> dict[st
         "sampler": sampler,
         "num_steps": str(num_steps),
         "config": config.fingerprint[:12],
+        "trained_with": f"{config.model.diffusion.tower_condition}, {config.model.diffusion.num_sample_steps} step(s)",
         "dataset": loaded.schema.name,
         "test_rows": f"{found['test']['num_rows']:.0f}",
         **{f"{split}_{name}": f"{values[name]:.6f}" for split, values in found.items() for name in METRICS},
@@ -117,7 +118,7 @@ def render(rows: list[dict[str, str]]) -> str:
         lines.append(f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len(runs)} |")
     note = (
         f"Data: {rows[0]['dataset']}, {rows[0]['test_rows']} test rows, each target ranked among all items; the standard error of "
-        f"one recall@20 is {rows[0]['test_recall@20_se']}. The tower learned from 2 steps. {machine(rows)}"
+        f"one recall@20 is {rows[0]['test_recall@20_se']}. The tower learned from `{rows[0]['trained_with']}`. {machine(rows)}"
     )
     return "\n".join([*lines, "", note])
 

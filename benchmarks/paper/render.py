@@ -44,10 +44,12 @@ def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Seque
 
 
 def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
-    relative = ["RelaImpr"] if table.base else []
+    relative, headline = ["RelaImpr"] if table.base else [], NAMES.get(table.headline, table.headline)
+    proposed = next((cell for cell in cells if cell.role == "proposed" and cell.label in rows), None)
     names = [f"test {NAMES.get(name, name)}" for name in table.metrics] + relative
     names += [
-        f"− best baseline, {NAMES.get(table.headline, table.headline)}",
+        f"− best baseline, {headline}",
+        *([] if proposed is None else [f"{proposed.label} − it, {headline}"]),
         "parameters",
         "epochs",
         "s/epoch",
@@ -63,6 +65,9 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
             if table.base:
                 values.append(_improvement(table, cell, base, rows))
             values.append(_lead(table, cells, cell, rows, differences))
+            if proposed is not None:
+                found = lead(table, cells, (proposed, cell), rows, differences)
+                values.append("–" if found is None else _shown(found))
             lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs)])} |")
     return "\n".join(lines)
 
@@ -109,7 +114,11 @@ def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, diff
     if cell is best:
         return "best baseline"
     found = None if best is None else lead(table, cells, (cell, best), rows, differences)
-    return "–" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}"
+    return "–" if found is None else _shown(found)
+
+
+def _shown(found: Difference) -> str:
+    return f"{found.value:+.4f} ± {found.standard_error:.4f}"
 
 
 def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
@@ -150,7 +159,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
         notes.append(f"The standard error of one test {NAMES.get(table.headline, table.headline)} is up to {error:.4f}.")
     notes += [
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
-        "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.significance`).",
+        "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.paper.significance`).",
         "ms/sample: inference in batches of 512 where the model was trained.",
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import significance
+from benchmarks.paper import significance
 from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY, cell_of, config_of, trained_row
 from benchmarks.readme import ROOT
@@ -52,14 +52,6 @@ class Pair(NamedTuple):
     second: Cell
     seed: int
 
-    @property
-    def runs(self) -> tuple[significance.Run, significance.Run]:
-        """As benchmarks.significance takes them."""
-        first, second = (
-            significance.Run(cell.label, cell.recipe, cell.num_ranks, cell.overrides) for cell in (self.first, self.second)
-        )
-        return first, second
-
 
 def pairs_of(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Iterator[Pair]:
     """Every trained cell against the best baseline, and the proposed ones against every other, in the seeds that both have."""
@@ -84,14 +76,14 @@ def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, di
         if difference_of(pair, recorded) or not all(_is_here(cell, pair.seed) for cell in pair[:2]):
             continue
         try:
-            for cell, run in zip(pair[:2], pair.runs, strict=True):
+            for cell in pair[:2]:
                 if (cell.label, pair.seed) not in known:
-                    known[cell.label, pair.seed] = significance.rows_of(run, seed=pair.seed)
+                    known[cell.label, pair.seed] = significance.rows_of(cell, seed=pair.seed)
         except CheckpointError as error:
             log.warning("%s and %s, seed %d, are not compared: %s", pair.first.label, pair.second.label, pair.seed, error)
             continue
         ours, theirs = (known[cell.label, pair.seed] for cell in pair[:2])
-        row = significance.difference_row(*pair.runs, seed=pair.seed, ours=ours, theirs=theirs)
+        row = significance.difference_row(*pair[:2], ours=ours, theirs=theirs)
         replace_rows(differences, [row], key=significance.KEY)
 
 

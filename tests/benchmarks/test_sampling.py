@@ -16,7 +16,8 @@ def row(steps: int, recall: float, *, seed: int = 0) -> dict[str, str]:
     figures = {f"test_{name}": str(recall) for name in METRICS}
     sampler = "ancestral" if steps == 50 else "ddim"
     own = {"num_steps": str(steps), "seed": str(seed), "sampler": sampler, "ms_per_sample": str(0.1 * steps)}
-    return {"dataset": "ml1m", "test_rows": "6040", "test_recall@20_se": "0.0060"} | figures | own | MACHINE
+    known = {"dataset": "ml1m", "test_rows": "6040", "test_recall@20_se": "0.0060", "trained_with": "high_noise, 1 step(s)"}
+    return known | figures | own | MACHINE
 
 
 def test_recall_is_told_relative_to_the_whole_process_over_seeds():
@@ -24,6 +25,7 @@ def test_recall_is_told_relative_to_the_whole_process_over_seeds():
     five, fifty = [line for line in table.splitlines() if line.startswith(("| 5 |", "| 50 |"))]
     assert "| 99.0% | 0.500 | 2 |" in five
     assert "| 100.0% | 5.000 | 2 |" in fifty
+    assert "The tower learned from `high_noise, 1 step(s)`." in table
 
 
 def test_another_sampler_at_the_trained_number_of_steps_gives_what_the_run_recorded(
@@ -37,6 +39,7 @@ def test_another_sampler_at_the_trained_number_of_steps_gives_what_the_run_recor
     assert float(found["test_recall@20"]) == pytest.approx(recorded["recall@20"], abs=1e-6)
     assert float(found["ms_per_sample"]) > 0
     assert (found["sampler"], found["config"]) == ("ddim", matching_run.fingerprint[:12])
+    assert found["trained_with"] == f"{matching_run.model.diffusion.tower_condition}, {steps} step(s)"
 
 
 def test_rows_of_a_recipes_older_configuration_are_not_current():

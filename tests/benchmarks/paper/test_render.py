@@ -50,6 +50,15 @@ def test_the_table_says_whether_the_proposed_model_leads(value: float, expected:
     assert "| best baseline |" in line_of(text, "Two-Tower")
 
 
+def test_the_proposed_models_lead_stands_beside_every_other():
+    ablation = cell(FIT, "FIT w/o MQM")
+    rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92), run(FIT, ablation, 0, 0.91)]
+    text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004), difference(OURS, ablation, 0, 0.003, error=0.002)])
+    assert "| FIT − it, AUC |" in text
+    assert "| – | +0.0030 ± 0.0020 |" in line_of(text, "FIT w/o MQM")
+    assert "| best baseline | +0.0040 ± 0.0010 |" in line_of(text, "Two-Tower")
+
+
 def test_a_difference_of_older_runs_is_not_shown():
     rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92)]
     text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004) | {"config": "older older"}])

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from benchmarks.paper import table as paper_table
-from benchmarks.paper.cells import ITEM_KNN, POPULARITY
-from benchmarks.paper.rows import cell_of, count_baselines
+from benchmarks.paper.cells import ITEM_KNN, POPULARITY, Cell
+from benchmarks.paper.rows import cell_of, config_of, count_baselines
+from benchmarks.paper.significance import SplitRows
 from benchmarks.paper.table import best_baseline, compare_recorded, fill, pairs_of, rows_by_label
 from benchmarks.result_rows import read_rows, replace_rows
-from benchmarks.significance import Run, SplitRows
 from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, run
-from trainer.cli import parse_run_config
 from trainer.errors import CheckpointError
 
 OURS, TWO_TOWER, SASREC, CASER = cell(FIT, "FIT"), cell(FIT, "Two-Tower"), cell(T2DIFF, "SASRec"), cell(T2DIFF, "Caser")
@@ -77,10 +76,10 @@ def test_the_proposed_model_is_paired_with_every_other():
 def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scored: list[str] = []
 
-    def rows_of(run: Run, *, seed: int) -> SplitRows:
-        scored.append(run.label)
-        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
-        return SplitRows(config, torch.tensor([1.0, 0.0, float(run.label == "SASRec")]).double(), None)
+    def rows_of(cell: Cell, *, seed: int) -> SplitRows:
+        scored.append(cell.label)
+        config = config_of(cell, seed=seed)
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double(), None)
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
     monkeypatch.setattr(paper_table, "has_results", lambda folder: "seed1" not in folder.name)
@@ -99,11 +98,11 @@ def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
 ):
     proposed = cell(T2DIFF, "T2Diff")
 
-    def rows_of(run: Run, *, seed: int) -> SplitRows:
-        if run.label == "Caser":
+    def rows_of(cell: Cell, *, seed: int) -> SplitRows:
+        if cell.label == "Caser":
             raise CheckpointError("runs/caser: holds no valid checkpoint")
-        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
-        return SplitRows(config, torch.tensor([1.0, 0.0, float(run.label == "SASRec")]).double(), None)
+        config = config_of(cell, seed=seed)
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double(), None)
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
     monkeypatch.setattr(paper_table, "has_results", lambda _folder: True)

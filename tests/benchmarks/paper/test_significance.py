@@ -1,21 +1,21 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import significance
-from benchmarks.significance import Run, SplitRows, auc_difference, compare, is_current, render
+from benchmarks.paper import significance
+from benchmarks.paper.rows import config_of
+from benchmarks.paper.significance import SplitRows, auc_difference, difference_row
 from dataloaders.loader import Dataloader, LoaderConfig
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig
+from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
 from trainer import build
-from trainer.cli import parse_run_config
 from trainer.config import RunConfig
 from trainer.metrics import area_under_curve
 from trainer.results import read_results
-
-MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torchrec": "1.8.0", "commit": "abc"}
 
 
 def scores(seed: int, rows: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,19 +40,15 @@ def test_its_standard_error_is_the_spread_over_samples():
 
 
 def test_only_runs_that_were_tested_on_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch):
-    def rows_of(run: Run, *, seed: int) -> SplitRows:
-        config = parse_run_config(["--recipe", run.recipe, "--seed", str(seed)])
-        return SplitRows(config, torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0]))
-
-    monkeypatch.setattr(significance, "rows_of", rows_of)
-    pair = Run("A", "fit_ml1m"), Run("B", "two_tower_ml1m")
-    row = compare(*pair, seed=3)
+    pair = cell(FIT, "FIT"), cell(FIT, "Two-Tower")
+    ours, theirs = (SplitRows(config_of(one, seed=3), torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0])) for one in pair)
+    row = difference_row(*pair, ours=ours, theirs=theirs)
     assert (row["metric"], row["difference"], row["z"], row["seed"]) == ("test AUC", "0.000000", "0.00", "3")
-    assert is_current(row, [pair])
-    assert not is_current(row, [(pair[0], Run("B", "two_tower_ml1m_adam"))])
+    assert row["config"] == " ".join(config_of(one, seed=3).fingerprint[:12] for one in pair)
     monkeypatch.setattr(significance, "have_same_test_rows", lambda first, second: first == second)
-    with pytest.raises(ValueError, match="fit_ml1m and fit_demo differ in test data"):
-        compare(pair[0], Run("C", "fit_demo"), seed=3)
+    elsewhere = theirs._replace(config=dataclasses.replace(theirs.config, data=Path("data/other")))
+    with pytest.raises(ValueError, match="fit_ml1m_adam and two_tower_ml1m_adam differ in test data"):
+        difference_row(*pair, ours=ours, theirs=elsewhere)
 
 
 def test_data_with_fewer_training_rows_has_the_same_test_rows(tmp_path: Path):
@@ -69,8 +65,7 @@ def test_data_with_fewer_training_rows_has_the_same_test_rows(tmp_path: Path):
 
 
 def test_rows_of_finished_runs_are_what_their_results_say(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(significance, "_config", lambda run, seed: matching_run if run and seed == 0 else None)
-    monkeypatch.setattr(significance, "finished_run", lambda *_, **__: None)
+    monkeypatch.setattr(significance, "config_of", lambda cell, seed: matching_run if cell and seed == 0 else None)
     loaders: list[LoaderConfig] = []
 
     def evaluation_loader(config: RunConfig, **arguments: object) -> Dataloader:
@@ -78,21 +73,8 @@ def test_rows_of_finished_runs_are_what_their_results_say(matching_run: RunConfi
         return build.evaluation_loader(config, **arguments)
 
     monkeypatch.setattr(significance, "evaluation_loader", evaluation_loader)
-    rows = significance.rows_of(Run("T2Diff", "t2diff_demo"), seed=0)
+    rows = significance.rows_of(cell(T2DIFF, "T2Diff"), seed=0)
     assert rows.label_R is None
     assert rows.value_R.mean().item() == pytest.approx(read_results(matching_run.run_dir)["metrics"]["test"]["recall@20"])
     # batches decide the order of rows, so they are not the run's own
     assert loaders == [LoaderConfig()] != [matching_run.loader]
-
-
-def test_the_table_tells_the_mean_over_seeds_in_standard_errors_of_one():
-    row = {"first": "A", "second": "B", "metric": "test AUC", "standard_error": "0.001", "test_rows": "400"} | MACHINE
-    table = render([row | {"difference": "0.002", "seed": "0"}, row | {"difference": "0.004", "seed": "1"}])
-    assert "| A − B | test AUC | +0.0030 | 0.0010 | +3.0 | +0.0020, +0.0040 |" in table
-
-
-def test_every_pair_is_of_recipes_that_can_be_compared():
-    for pairs in significance.PAIRS.values():
-        for pair in pairs:
-            first, second = (parse_run_config(["--recipe", run.recipe]) for run in pair)
-            assert first.data == second.data
