@@ -1,9 +1,9 @@
 """Whether one model's lead is more than the choice of test rows.
 
 Both models of a pair are scored on the same test rows, which is far sharper than the two metrics' own errors: rows that are hard
-are hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), shares of rows whose target is among
-the first K by the paired standard error; rows count as independent, a user's too. Seeds share the test rows, so a mean over seeds
-keeps (about) one seed's error.
+are hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), in the form of Obuchowski (1997)
+where a user has several rows, which count together; shares of rows whose target is among the first K by the paired standard error.
+Seeds share the test rows, so a mean over seeds keeps (about) one seed's error.
 """
 
 import dataclasses
@@ -41,11 +41,13 @@ class RowRecorder:
     def __init__(self) -> None:
         self.logits: list[torch.Tensor] = []
         self.labels: list[torch.Tensor] = []
+        self.row_ids: list[torch.Tensor] = []
 
     def add(self, out: TrainOut) -> None:
-        """Logit and label of each row."""
+        """Logit, label and id of each row."""
         self.logits.append(out.logit_B.double())
         self.labels.append(out.label_B)
+        self.row_ids.append(out.row_id_B)
 
     def compute(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
         """Number of rows."""
@@ -59,8 +61,10 @@ class SplitRows(NamedTuple):
     config: RunConfig
     value_R: torch.Tensor
     """float64 [R]: logit of each row, or 1 where its target is among the first K and else 0."""
-    label_R: torch.Tensor | None
-    """[R]; None for a matching model."""
+    label_R: torch.Tensor | None = None
+    """[R]; None for a matching model, which has one row a user."""
+    user_R: torch.Tensor | None = None
+    """int64 [R]: rows with one number are one user's; given with `label_R`."""
 
 
 def difference_row(first: Cell, second: Cell, *, ours: SplitRows, theirs: SplitRows) -> dict[str, str]:
@@ -77,10 +81,10 @@ def difference_row(first: Cell, second: Cell, *, ours: SplitRows, theirs: SplitR
     """
     if not have_same_test_rows(ours.config.data, theirs.config.data):
         raise ValueError(f"{first.recipe} and {second.recipe} differ in test data, so their rows do not lie side by side")
-    if ours.label_R is None:
+    if ours.label_R is None or ours.user_R is None:
         metric, difference = f"test recall@{CUTOFF}", mean_difference(ours.value_R, theirs.value_R)
     else:
-        metric, difference = "test AUC", auc_difference(ours.value_R, theirs.value_R, ours.label_R)
+        metric, difference = "test AUC", auc_difference(ours.value_R, theirs.value_R, ours.label_R, ours.user_R)
     return {
         "first": first.label,
         "second": second.label,
@@ -116,18 +120,42 @@ def rows_of(cell: Cell, *, seed: int) -> SplitRows:
         if isinstance(loaded.sharded.task, MatchingTask):
             found = RankRecorder()
             evaluate(loaded.sharded, loader, ranks=ranks, recorder=found)
-            return SplitRows(config, found.found(CUTOFF), None)
+            return SplitRows(config, found.found(CUTOFF))
         rows = RowRecorder()
         evaluate(loaded.sharded, loader, ranks=ranks, recorder=rows)
-    return SplitRows(config, torch.cat(rows.logits).cpu(), torch.cat(rows.labels).cpu())
+    logits, labels, row_ids = (torch.cat(values).cpu() for values in (rows.logits, rows.labels, rows.row_ids))
+    return SplitRows(config, logits, labels, users_of(row_ids, ROOT / config.data / "test"))
 
 
-def auc_difference(first: torch.Tensor, second: torch.Tensor, label: torch.Tensor) -> Difference:
-    """AUC of `first` minus that of `second`, both float64 [R] scores of the same rows with labels 0 or 1, by DeLong's method."""
-    positives, negatives = zip(*(_placements(score, label) for score in (first, second)), strict=True)
-    by_positive, by_negative = positives[0] - positives[1], negatives[0] - negatives[1]
-    variance = by_positive.var() / len(by_positive) + by_negative.var() / len(by_negative)
-    return Difference(float(by_positive.mean()), math.sqrt(float(variance)))
+def users_of(row_id_R: torch.Tensor, folder: Path) -> torch.Tensor:
+    """int64 [R]: user of each row of a split's files, by its id; where they have no user, every row is somebody's own."""
+    if "user" not in pq.read_schema(next(folder.glob("*.parquet"))).names:
+        return torch.arange(len(row_id_R))
+    table = pq.read_table(folder, columns=["row_id", "user"]).sort_by("row_id")
+    known, user = (torch.tensor(table[name].to_numpy(), dtype=torch.int64) for name in ("row_id", "user"))
+    return user[torch.searchsorted(known, row_id_R)]
+
+
+def auc_difference(first: torch.Tensor, second: torch.Tensor, label: torch.Tensor, user: torch.Tensor) -> Difference:
+    """AUC of `first` minus that of `second`, by DeLong's method for users.
+
+    Args:
+        first: float64 [R], scores.
+        second: float64 [R], other scores of the same rows.
+        label: [R], 0 or 1.
+        user: int64 [R], whose rows they are; those of different users are independent.
+    """
+    (by_positive, by_negative), other = (_placements(score, label) for score in (first, second))
+    by_positive, by_negative = by_positive - other[0], by_negative - other[1]
+    value = by_positive.mean()
+    # how far each row moves the difference, and with it its user
+    row_R = torch.empty_like(first)
+    row_R[label == 1] = (by_positive - value) / len(by_positive)
+    row_R[label == 0] = (by_negative - value) / len(by_negative)
+    numbers_K, place_R = user.unique(return_inverse=True)
+    user_K = row_R.new_zeros(len(numbers_K)).index_add(0, place_R, row_R)
+    variance = user_K.square().sum() * len(user_K) / (len(user_K) - 1)
+    return Difference(float(value), math.sqrt(float(variance)))
 
 
 def _placements(score: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,13 @@
 import dataclasses
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from benchmarks.paper import significance
 from benchmarks.paper.rows import config_of
-from benchmarks.paper.significance import SplitRows, auc_difference, difference_row
+from benchmarks.paper.significance import SplitRows, auc_difference, difference_row, users_of
 from dataloaders.loader import Dataloader, LoaderConfig
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig
@@ -29,19 +30,40 @@ def test_the_difference_is_that_of_the_exact_aucs_with_ties():
     first, second, label = scores(0)
     first, second = (10 * first).round(), second.round()
     exact = [area_under_curve(score[label == 1].sort().values, score[label == 0].sort().values) for score in (first, second)]
-    assert auc_difference(first, second, label).value == pytest.approx(exact[0] - exact[1])
+    assert auc_difference(first, second, label, torch.arange(400)).value == pytest.approx(exact[0] - exact[1])
 
 
 def test_its_standard_error_is_the_spread_over_samples():
-    differences = [auc_difference(*scores(seed)) for seed in range(300)]
+    differences = [auc_difference(*scores(seed), torch.arange(400)) for seed in range(300)]
     spread = torch.tensor([difference.value for difference in differences]).std().item()
     told = sum(difference.standard_error for difference in differences) / len(differences)
     assert told == pytest.approx(spread, rel=0.12)  # 300 samples know a standard deviation to 4 %
 
 
+def test_four_rows_of_a_user_that_say_the_same_count_as_one():
+    first, second, label = scores(0)
+    repeated = [values.repeat(4) for values in (first, second, label)]
+    apart = auc_difference(first, second, label, torch.arange(400))
+    together = auc_difference(*repeated, torch.arange(400).repeat(4))
+    assert together == pytest.approx(apart)
+    assert auc_difference(*repeated, torch.arange(1600)).standard_error == pytest.approx(apart.standard_error / 2, rel=0.01)
+
+
+def test_every_row_finds_its_user(tmp_path: Path):
+    prepare_ml1m(Ml1mConfig(raw=write_random_raw(tmp_path / "raw"), out=tmp_path / "data"))
+    table = pq.read_table(tmp_path / "data" / "test")
+    shuffled = torch.randperm(table.num_rows, generator=torch.Generator().manual_seed(0))
+    row_ids, users = (torch.tensor(table[name].to_pylist())[shuffled] for name in ("row_id", "user"))
+    found = users_of(row_ids, tmp_path / "data" / "test")
+    assert torch.equal(found, users)
+    assert len(found.unique()) == len(found) // 2  # a positive and a negative each
+
+
 def test_only_runs_that_were_tested_on_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch):
     pair = cell(FIT, "FIT"), cell(FIT, "Two-Tower")
-    ours, theirs = (SplitRows(config_of(one, seed=3), torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0])) for one in pair)
+    ours, theirs = (
+        SplitRows(config_of(one, seed=3), torch.arange(4.0).double(), torch.tensor([1, 0, 1, 0]), torch.arange(4)) for one in pair
+    )
     row = difference_row(*pair, ours=ours, theirs=theirs)
     assert (row["metric"], row["difference"], row["z"], row["seed"]) == ("test AUC", "0.000000", "0.00", "3")
     assert row["config"] == " ".join(config_of(one, seed=3).fingerprint[:12] for one in pair)

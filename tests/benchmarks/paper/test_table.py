@@ -79,7 +79,7 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, mo
     def rows_of(cell: Cell, *, seed: int) -> SplitRows:
         scored.append(cell.label)
         config = config_of(cell, seed=seed)
-        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double(), None)
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double())
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
     monkeypatch.setattr(paper_table, "has_results", lambda folder: "seed1" not in folder.name)
@@ -102,7 +102,7 @@ def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
         if cell.label == "Caser":
             raise CheckpointError("runs/caser: holds no valid checkpoint")
         config = config_of(cell, seed=seed)
-        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double(), None)
+        return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double())
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
     monkeypatch.setattr(paper_table, "has_results", lambda _folder: True)
