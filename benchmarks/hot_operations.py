@@ -46,6 +46,10 @@ class Arguments:
     out: Path = RESULTS / "hot_operations.csv"
     """Where to append the rows."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.operations < 1:
+            raise ValueError(f"steps={self.steps}, operations={self.operations}: expected at least 1 of each")
+
 
 class Measured(NamedTuple):
     """Of one recipe."""
@@ -67,8 +71,8 @@ def main() -> None:
                 config = parse_run_config([*words, "--data", str(arguments.data)] if arguments.data else words)
                 append_rows(arguments.out, [_row(config, measure(config, arguments=arguments, ranks=ranks), arguments=arguments)])
     if arguments.compare_allocator:
-        rest = [word for word in sys.argv[1:] if word != "--compare-allocator"]
-        subprocess.run([sys.executable, "-m", "benchmarks.hot_operations", *rest, "--no-keep-freed-memory"], check=True)
+        other = [*sys.argv[1:], "--no-keep-freed-memory", "--no-compare-allocator"]  # of a repeated option the last holds
+        subprocess.run([sys.executable, "-m", "benchmarks.hot_operations", *other], check=True)
 
 
 def measure(config: RunConfig, *, arguments: Arguments, ranks: Ranks) -> Measured:

@@ -21,6 +21,7 @@ from torch import nn
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import append_rows, read_rows
 from benchmarks.trained_runs import machine
+from models.backend import set_backend
 from models.layers.diffusion import ScheduleConfig
 from models.layers.diffusion_config import DiffusionConfig
 from models.t2diff import T2Diff, T2DiffConfig
@@ -30,7 +31,7 @@ from trainer.console import console
 from trainer.errors import UserError
 from trainer.provenance import provenance
 
-Mode = Literal["eager", "torchscript", "compile"]
+Mode = Literal["eager", "torchscript", "compile", "triton"]
 PAPER_MS = {10: 0.22, 50: 0.68, 200: 2.30}
 """T -> milliseconds per sample, T2Diff Table 4."""
 HISTORY_LEN = 50
@@ -43,11 +44,12 @@ class Arguments:
 
     steps: tuple[int, ...] = (10, 50, 200)
     """T; each with the paper's T-step ancestral process."""
-    few_steps: int = 5
-    """S of the deterministic sampler that is timed beside them, at T = 50."""
+    few_steps: tuple[int, ...] = (1, 5)
+    """S of the deterministic sampler that is timed beside them, at T = 50; 1 is the recipes'."""
     batch_sizes: tuple[int, ...] = (1, 32, 256, 1024)
-    modes: tuple[Mode, ...] = ("eager", "torchscript", "compile")
-    """`compile` compiles the U-Net and the mixed attention (on a CPU by a C++ compiler); the loop over steps stays in Python."""
+    modes: tuple[Mode, ...] = ("eager", "torchscript", "compile", "triton")
+    """`compile` compiles the U-Net and the mixed attention (on a CPU by a C++ compiler); the loop over steps stays in Python.
+    `triton` has the fused kernel for the reverse process, on a GPU alone; the others are plain torch."""
     dim: int = 32
     """D, width of a behaviour."""
     seconds: float = 4.0
@@ -57,8 +59,9 @@ class Arguments:
     """Where to append the rows."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or min(self.steps + self.batch_sizes) < 1:
-            raise ValueError(f"seconds={self.seconds}, steps={self.steps}, batch_sizes={self.batch_sizes}: expected more than 0")
+        if self.seconds <= 0 or min(self.steps + self.few_steps + self.batch_sizes) < 1:
+            shown = {name: getattr(self, name) for name in ("seconds", "steps", "few_steps", "batch_sizes")}
+            raise ValueError(f"{shown}: expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,10 @@ def main() -> None:
         if name == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda, but PyTorch sees no GPU; use --device cpu")
         device = torch.device(name)
-        for mode in arguments.modes:
+        modes = [mode for mode in arguments.modes if mode != "triton" or name == "cuda"]
+        if modes != list(arguments.modes):
+            console.print("mode triton is for a GPU: left out")
+        for mode in modes:
             for variant in variants(arguments):
                 rows = measure(variant, mode=mode, arguments=arguments, device=device)
                 append_rows(arguments.out, rows)
@@ -90,18 +96,19 @@ def main() -> None:
 
 
 def variants(arguments: Arguments) -> list[Variant]:
-    """Mixed-attention, T2Diff at every T, and the few-step sampler."""
+    """Mixed-attention, T2Diff at every T, and the few-step samplers."""
     found = [Variant(label="Mixed-attention", num_steps=0, paper_ms=0.59, config=T2DiffConfig(use_diffusion=False))]
     for steps in arguments.steps:
         diffusion = DiffusionConfig(schedule=ScheduleConfig(num_steps=steps), sampler="ancestral", num_sample_steps=steps)
         config = T2DiffConfig(diffusion=diffusion)
         found.append(Variant(label=f"T2Diff, T = {steps}", num_steps=steps, paper_ms=PAPER_MS.get(steps), config=config))
-    few = T2DiffConfig(diffusion=DiffusionConfig(sampler="ddim", num_sample_steps=arguments.few_steps))
-    label = f"T2Diff, T = 50 in {arguments.few_steps} deterministic steps"
-    return [*found, Variant(label=label, num_steps=arguments.few_steps, paper_ms=None, config=few)]
+    for steps in arguments.few_steps:
+        config = T2DiffConfig(diffusion=DiffusionConfig(sampler="ddim", num_sample_steps=steps))
+        label = f"T2Diff, T = 50 in {steps} deterministic step{'s' if steps > 1 else ''}"
+        found.append(Variant(label=label, num_steps=steps, paper_ms=None, config=config))
+    return found
 
 
-@torch.inference_mode()
 def measure(variant: Variant, *, mode: Mode, arguments: Arguments, device: torch.device) -> list[dict[str, str]]:
     """A row per batch size: milliseconds per sample, median and range over calls."""
     torch.manual_seed(0)
@@ -112,8 +119,11 @@ def measure(variant: Variant, *, mode: Mode, arguments: Arguments, device: torch
     call = _prepared(model, mode)
     rows = []
     for batch_size in arguments.batch_sizes:
-        users, noise_BX = _inputs(batch_size, dim=arguments.dim, noise_size=model.serving_noise_size, device=device)
-        seconds = _seconds(lambda users=users, noise_BX=noise_BX: call(users, noise_BX), budget=arguments.seconds, device=device)
+        with torch.inference_mode():
+            users, noise_BX = _inputs(batch_size, dim=arguments.dim, noise_size=model.serving_noise_size, device=device)
+            seconds = _seconds(
+                lambda users=users, noise_BX=noise_BX: call(users, noise_BX), budget=arguments.seconds, device=device
+            )
         per_sample = [1000 * value / batch_size for value in seconds]
         rows.append(
             {
@@ -138,6 +148,7 @@ def measure(variant: Variant, *, mode: Mode, arguments: Arguments, device: torch
 
 def _prepared(model: T2Diff, mode: Mode) -> Callable[[UserInputs, torch.Tensor], torch.Tensor]:
     """`user_vectors` in the given mode."""
+    set_backend(model, "triton" if mode == "triton" else "torch")
     if mode == "torchscript":
         scripted = torch.jit.script(model)
         return scripted.user_vectors

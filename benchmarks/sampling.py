@@ -1,8 +1,9 @@
 """Quality against reverse steps: trained T2Diff runs, evaluated with S = 1, 2, 5, 10, 50 steps: `python -m benchmarks.sampling`.
 
-No training: each seed's best checkpoint is evaluated with another sampler than it was trained with, the deterministic one for S < T
-and the paper's ancestral one for S = T. Time per sample is that of the user tower alone, embeddings looked up and noise drawn
-before: evaluation draws each row's noise from its own key, which costs a CPU more than a reverse step.
+Each seed's best checkpoint (of a run that is trained first, if it is not there) is evaluated with other samplers than it was
+trained with, the deterministic one for S < T and the paper's ancestral one for S = T. Time per sample is that of the user tower
+alone, embeddings looked up and noise drawn before: evaluation draws each row's noise from its own key, which costs a CPU more than
+a reverse step.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from trainer.evaluation import evaluate, load_run
 from trainer.process_group import Ranks, distributed
 from trainer.provenance import provenance
 
-KEY = ("recipe", "seed", "sampler", "num_steps", "config")
+KEY = ("recipe", "seed", "sampler", "num_steps", "config", "device")
 NAME = "t2diff_sampling"
 
 
@@ -93,6 +94,7 @@ def evaluate_with(config: RunConfig, *, num_steps: int, ranks: Ranks) -> dict[st
         "ms_per_sample": f"{1000 * seconds_per_row(loaded.sharded.task, loaders['test'], ranks):.4f}",
         "batch_size": str(config.loader.batch_size),
         "threads": str(torch.get_num_threads()),
+        "device": ranks.device.type,
         **provenance(),
     }
 
@@ -114,8 +116,12 @@ def render(rows: list[dict[str, str]]) -> str:
         recall = statistics.fmean(float(row["test_recall@20"]) for row in runs)
         relative = f"{recall / statistics.fmean(whole):.1%}" if whole else "–"
         shown = " | ".join(spread(runs, f"test_{name}", 4) for name in METRICS)
-        time_shown = f"{statistics.median(float(row['ms_per_sample']) for row in runs):.3f}"
-        lines.append(f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len(runs)} |")
+        devices = dict.fromkeys(row["device"] for row in runs)
+        times = [statistics.median(float(row["ms_per_sample"]) for row in runs if row["device"] == one) for one in devices]
+        time_shown = ", ".join(f"{value:.3f} ({device})" for value, device in zip(times, devices, strict=True))
+        lines.append(
+            f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len({row['seed'] for row in runs})} |"
+        )
     note = (
         f"Data: {rows[0]['dataset']}, {rows[0]['test_rows']} test rows, each target ranked among all items; the standard error of "
         f"one recall@20 is {rows[0]['test_recall@20_se']}. The tower learned from `{rows[0]['trained_with']}`. {machine(rows)}"

@@ -121,7 +121,7 @@ class T2Diff(MatchingModel):
         auxiliary_B = uniform_B * 0.0
         if self.diffusion is not None:
             target_B1D = self._clip(items.item_BD).unsqueeze(1)
-            noise_BSLD = noise_BX.reshape(target_B1D.shape[0], -1, self.history_len, self.dim)
+            noise_BSLD = noise_BX.unflatten(1, [-1, self.history_len, self.dim])
             out = self.diffusion.learn(
                 history_BLD,
                 torch.cat([history_BLD[:, 1:], target_B1D], dim=1),  # X_{2:n+1} of eq. 11
@@ -153,7 +153,7 @@ class T2Diff(MatchingModel):
         """Fig. 4: cosine of the newest z0 and ẑ0 after each step of the serving form's reverse process, [S, B]."""
         assert self.diffusion is not None, "without diffusion there is no reverse process"
         history_BLD, valid_BL = self._history(users)
-        noise_BSLD = noise_BX.reshape(noise_BX.shape[0], -1, self.history_len, self.dim)
+        noise_BSLD = noise_BX.unflatten(1, [-1, self.history_len, self.dim])
         return self.diffusion.trajectory(history_BLD, valid_BL, noise_BSLD, self._clip(items.item_BD))
 
     def with_diffusion(self, diffusion: DiffusionModule) -> "T2Diff":

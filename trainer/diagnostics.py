@@ -4,6 +4,7 @@
 
 import dataclasses
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +46,8 @@ def leak_check(trainer: "Trainer") -> dict[str, Any]:
     """Validation with x̂ as in training, where Algorithm 1 makes it from the target itself, against x̂ as it is served.
 
     Returns:
-        metric, its value and some others of both forms, the standard error of the difference (both see the same rows), `parted`:
+        metric, its value and some others of both forms, the standard error of the difference (both see the same rows; None where
+        there is one row), `parted`:
         whether the metric differs by more than STANDARD_ERRORS of it, and `leaks`: whether the training form is better by as much.
     """
     served, served_R = _validation(trainer, leaks_target=False)
@@ -56,7 +58,8 @@ def leak_check(trainer: "Trainer") -> dict[str, Any]:
     if found["parted"] and trainer.ranks.is_first:
         log.warning(
             "leak check: validation %s is %.4f with x̂ as in training and %.4f with x̂ as served: %s; "
-            "--model.diffusion.tower-condition sampled trains the user tower as it is served",
+            "--model.diffusion.tower-condition high_noise with --model.diffusion.num-sample-steps 1, or sampled with any number "
+            "of them, trains the user tower as it is served",
             METRIC,
             trained[METRIC],
             served[METRIC],
@@ -65,7 +68,8 @@ def leak_check(trainer: "Trainer") -> dict[str, Any]:
     names = (METRIC, "ndcg@10", "loss")
     forms = {"training_form": trained, "serving_form": served}
     values = {form: {name: metrics[name] for name in names} for form, metrics in forms.items()}
-    return {"metric": METRIC, **values, "standard_error": difference.standard_error, **found}
+    error = difference.standard_error if math.isfinite(difference.standard_error) else None
+    return {"metric": METRIC, **values, "standard_error": error, **found}
 
 
 def _validation(trainer: "Trainer", *, leaks_target: bool) -> tuple[dict[str, float], torch.Tensor]:

@@ -24,7 +24,9 @@ class Difference(NamedTuple):
 def mean_difference(first_R: torch.Tensor, second_R: torch.Tensor) -> Difference:
     """Mean of the first minus mean of the second, float64 [R] values of the same rows, with the paired standard error.
 
-    What is hard for both cancels, which makes it far sharper than two errors that know nothing of each other.
+    What is hard for both cancels, which makes it far sharper than two errors that know nothing of each other. One row knows no
+    error: infinity.
     """
     difference_R = first_R - second_R
-    return Difference(float(difference_R.mean()), float(difference_R.std()) / math.sqrt(len(difference_R)))
+    error = float(difference_R.std()) / math.sqrt(len(difference_R)) if len(difference_R) > 1 else math.inf
+    return Difference(float(difference_R.mean()), error)

@@ -28,9 +28,11 @@ class RunRecord(NamedTuple):
 
 
 def diffusion_figures(runs: list[RunRecord]) -> list[str]:
-    """SVGs for those of the runs that have a reverse process; none without."""
-    diffusing = [run for run in runs if run.results.get("diagnostics", {}).get("reverse_process")]
-    return [as_svg(reverse_process_figure(diffusing)), as_svg(schedules_figure(diffusing[0]))] if diffusing else []
+    """SVGs of the reverse processes that the runs followed, and of the first diffusion model's schedule; none without diffusion."""
+    diffusing = [run for run in runs if run.results.get("diagnostics")]
+    followed = [run for run in diffusing if run.results["diagnostics"].get("reverse_process")]
+    figures = [reverse_process_figure(followed)] if followed else []
+    return [as_svg(figure) for figure in [*figures, *(schedules_figure(run) for run in diffusing[:1])]]
 
 
 def reverse_process_figure(runs: list[RunRecord]) -> Figure:

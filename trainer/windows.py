@@ -59,7 +59,7 @@ def read_windows(path: Path, *, data: Path, ids: Ids) -> Windows:
     """Read a CSV file: a line is user, H items, target, and optionally H + 1 times; H is the longest history of the data set.
 
     Args:
-        path: the file; no header. The user is not looked at: matching models know users by their histories.
+        path: the file; no header. The user, any integer, is not looked at: matching models know users by their histories.
         data: prepared data set whose items these are.
         ids: `raw` ones are looked up in vocabularies.json and padded with 0, `prepared` ones are padded with -1.
 

@@ -65,11 +65,10 @@ def finished(cells: Sequence[Cell]) -> dict[str, RunRecord]:
 
 
 def _t2diff_figures() -> dict[str, Figure]:
-    runs = finished(TABLES["t2diff", "ml1m"].cells).values()
-    diffusing = [run for run in runs if run.results["diagnostics"].get("reverse_process")]
-    if not diffusing:
-        return {}
-    return {"reverse_process": reverse_process_figure(diffusing), "schedules": schedules_figure(diffusing[0])}
+    diffusing = [run for run in finished(TABLES["t2diff", "ml1m"].cells).values() if run.results["diagnostics"]]
+    followed = [run for run in diffusing if run.results["diagnostics"].get("reverse_process")]
+    figures = {"reverse_process": reverse_process_figure(followed)} if followed else {}
+    return figures | ({"schedules": schedules_figure(diffusing[0])} if diffusing else {})
 
 
 def _fit_figures(results: Path) -> dict[str, Figure]:

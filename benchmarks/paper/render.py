@@ -51,7 +51,7 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
         f"− best baseline, {headline}",
         *([] if proposed is None else [f"{proposed.label} − it, {headline}"]),
         "parameters",
-        "epochs",
+        "best epoch",
         "s/epoch",
         "ms/sample",
         "seeds",

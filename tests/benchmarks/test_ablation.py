@@ -78,6 +78,32 @@ def test_seeds_are_filled_one_after_another_and_tabulated_beside_the_paper(
 
 
 @pytest.mark.usefixtures("trained")
+def test_a_cell_that_fails_costs_no_other_cell_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def record_or_fail(cell: Cell, seed: int) -> dict[str, str]:
+        if cell.label == "linear":
+            raise ConnectionError("lost")
+        return record(cell, seed)
+
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "record", record_or_fail)
+    with pytest.raises(ConnectionError, match="lost"):
+        fill("table", CELLS["schedules"], seeds=1, jobs=2)
+    assert sorted(row["label"] for row in read_rows(tmp_path / "table.csv")) == ["exponential", "logarithmic"]
+
+
+def test_a_label_tells_how_its_cell_is_trained_and_served():
+    cells = [cell for group in ("conditions", "steps") for cell in CELLS[group]]
+    for cell in cells:
+        model = parse_run_config(["--recipe", cell.recipe, *cell.overrides]).model
+        if model.use_diffusion:
+            diffusion = model.diffusion
+            assert f"`{diffusion.tower_condition}`" in cell.label
+            steps = {"sampled": 2, "high_noise": 1, "onestep": diffusion.schedule.num_steps}[diffusion.tower_condition]
+            assert diffusion.num_sample_steps == steps
+            assert diffusion.use_drift == ("W/O DP" not in cell.label)
+
+
+@pytest.mark.usefixtures("trained")
 def test_a_row_of_another_configuration_is_not_current():
     cell = Cell("Mixed-attention", "mixed_attention_ml1m")
     row = record(cell, 0)

@@ -2,9 +2,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from benchmarks import hot_operations
 from benchmarks.result_rows import read_rows
+
+
+def test_an_allocator_is_compared_once_however_the_flag_is_written(monkeypatch: pytest.MonkeyPatch):
+    for word in ("--compare-allocator", "--compare_allocator"):
+        started: list[list[str]] = []
+        monkeypatch.setattr(hot_operations.subprocess, "run", lambda command, started=started, **_: started.append(command))
+        monkeypatch.setattr(sys, "argv", ["hot_operations", "--recipes", word])
+        hot_operations.main()
+        ((_, _, module, *words),) = started
+        assert module == "benchmarks.hot_operations"
+        again = tyro.cli(hot_operations.Arguments, args=words)
+        assert (again.compare_allocator, again.keep_freed_memory) == (False, False)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match="steps=0, operations=5: expected at least 1"):
+        hot_operations.Arguments(steps=0)
 
 
 def test_a_row_names_the_rate_and_the_hottest_operations(

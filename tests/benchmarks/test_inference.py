@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def small(**fields) -> Arguments:
-    return Arguments(steps=(2,), few_steps=1, batch_sizes=(1, 3), seconds=0.01, dim=8, device="cpu", **fields)
+    return Arguments(steps=(2,), few_steps=(1,), batch_sizes=(1, 3), seconds=0.01, dim=8, device="cpu", **fields)
 
 
 @pytest.mark.parametrize("mode", ["eager", "torchscript"])
@@ -43,6 +43,33 @@ def test_t_is_the_number_of_unet_calls(monkeypatch: pytest.MonkeyPatch):
         (row,) = measure(variant, mode="eager", arguments=arguments, device=CPU)
         assert len(calls) % (int(row["calls"]) + 1) == 0
         assert len(calls) // (int(row["calls"]) + 1) == variant.num_steps
+
+
+def test_compiling_compiles_the_unet_and_the_attention(monkeypatch: pytest.MonkeyPatch):
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        compiled.append(len(graph.graph.nodes))
+        return graph
+
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **options: plain(*arguments, **options | {"backend": backend}))
+    arguments = small()
+    for variant in variants(arguments):
+        torch.compiler.reset()
+        compiled.clear()
+        assert len(measure(variant, mode="compile", arguments=arguments, device=CPU)) == 2
+        assert len(compiled) >= 1 + (variant.num_steps > 0)
+
+
+def test_the_fused_kernel_is_left_out_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    words = "--steps 2 --few-steps 1 --batch-sizes 1 --modes eager triton --seconds 0.01 --dim 8 --device cpu --out"
+    monkeypatch.setattr(sys, "argv", ["inference", *words.split(), str(tmp_path / "inference.csv")])
+    inference.main()
+    assert {row["mode"] for row in read_rows(tmp_path / "inference.csv")} == {"eager"}
+    assert "mode triton is for a GPU: left out" in capsys.readouterr().out
 
 
 def test_the_papers_figures_stand_beside_ours():

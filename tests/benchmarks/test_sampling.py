@@ -15,7 +15,7 @@ MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torc
 def row(steps: int, recall: float, *, seed: int = 0) -> dict[str, str]:
     figures = {f"test_{name}": str(recall) for name in METRICS}
     sampler = "ancestral" if steps == 50 else "ddim"
-    own = {"num_steps": str(steps), "seed": str(seed), "sampler": sampler, "ms_per_sample": str(0.1 * steps)}
+    own = {"num_steps": str(steps), "seed": str(seed), "sampler": sampler, "ms_per_sample": str(0.1 * steps), "device": "cpu"}
     known = {"dataset": "ml1m", "test_rows": "6040", "test_recall@20_se": "0.0060", "trained_with": "high_noise, 1 step(s)"}
     return known | figures | own | MACHINE
 
@@ -23,8 +23,8 @@ def row(steps: int, recall: float, *, seed: int = 0) -> dict[str, str]:
 def test_recall_is_told_relative_to_the_whole_process_over_seeds():
     table = render([row(5, 0.198), row(50, 0.2), row(5, 0.198, seed=1), row(50, 0.2, seed=1)])
     five, fifty = [line for line in table.splitlines() if line.startswith(("| 5 |", "| 50 |"))]
-    assert "| 99.0% | 0.500 | 2 |" in five
-    assert "| 100.0% | 5.000 | 2 |" in fifty
+    assert "| 99.0% | 0.500 (cpu) | 2 |" in five
+    assert "| 100.0% | 5.000 (cpu) | 2 |" in fifty
     assert "The tower learned from `high_noise, 1 step(s)`." in table
 
 
@@ -40,6 +40,21 @@ def test_another_sampler_at_the_trained_number_of_steps_gives_what_the_run_recor
     assert float(found["ms_per_sample"]) > 0
     assert (found["sampler"], found["config"]) == ("ddim", matching_run.fingerprint[:12])
     assert found["trained_with"] == f"{matching_run.model.diffusion.tower_condition}, {steps} step(s)"
+
+
+def test_times_of_a_cpu_and_of_a_gpu_stand_apart():
+    table = render([row(5, 0.2), row(5, 0.2) | {"device": "cuda", "ms_per_sample": "0.01"}, row(50, 0.2)])
+    assert "| 0.500 (cpu), 0.010 (cuda) | 1 |" in table
+
+
+def test_as_many_steps_as_the_schedule_are_the_papers_noisy_ones(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sampling, "ROOT", Path("/"))
+    steps = matching_run.model.diffusion.schedule.num_steps
+    with distributed("cpu") as ranks:
+        found = evaluate_with(matching_run, num_steps=steps, ranks=ranks)
+    assert (found["sampler"], found["num_steps"]) == ("ancestral", str(steps))
+    recorded = read_results(matching_run.run_dir)["metrics"]["validation"]
+    assert any(float(found[f"validation_{name}"]) != pytest.approx(recorded[name], abs=1e-6) for name in METRICS)
 
 
 def test_rows_of_a_recipes_older_configuration_are_not_current():

@@ -13,7 +13,9 @@ from tests.models.synthetic import random_inputs
 CONTEXT = (("hist_new_session", 2), ("hist_time_lag", 5))
 DIMS = InputDims(profile=6, attributes=0, position=8, history_len=7, context=CONTEXT)
 ATTENTION = MixedAttentionConfig(session_len=3)
-CONFIG = T2DiffConfig(attention=ATTENTION, output_dim=8)
+ONE_STEP = {"tower_condition": "onestep", "num_sample_steps": 5}
+"""Algorithm 1's condition, and some deterministic steps in serving."""
+CONFIG = T2DiffConfig(attention=ATTENTION, diffusion=DiffusionConfig(**ONE_STEP), output_dim=8)
 LENGTHS = [0, 7, 2, 3, 4]
 
 
@@ -23,7 +25,7 @@ def build(*, dims=DIMS, **options):
 
 
 def with_diffusion(*, dims=DIMS, **options):
-    return build(dims=dims, diffusion=DiffusionConfig(**options))
+    return build(dims=dims, diffusion=DiffusionConfig(**ONE_STEP | options))
 
 
 def users_and_items(lengths=LENGTHS, *, dims=DIMS):

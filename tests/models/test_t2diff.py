@@ -172,6 +172,15 @@ def test_another_sampler_shares_all_other_weights_and_leaves_the_model_alone():
     assert torch.isfinite(model.user_vectors(users, torch.randn(5, model.serving_noise_size))).all()
 
 
+@pytest.mark.parametrize("condition", ["onestep", "high_noise"])
+def test_a_rank_may_have_no_rows(condition):
+    users, items = users_and_items([])
+    model = with_diffusion(tower_condition=condition, num_sample_steps=1)
+    out = model(users, items, *training_noise(model, 0))
+    assert out.user_BC.shape == (0, 8)
+    out.user_BC.sum().backward()
+
+
 def test_lambda_weighs_the_diffusions_loss():
     users, items = users_and_items()
     one, ten = (learned(build(diffusion_weight=weight).eval(), users, items)[0].auxiliary_B for weight in (1.0, 10.0))

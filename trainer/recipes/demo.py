@@ -56,7 +56,9 @@ def _sequences(*, recipe: str, model: T2DiffConfig) -> RunConfig:
     )
 
 
-T2DIFF = T2DiffConfig(diffusion=DiffusionConfig(tower_condition="sampled"), attention=MixedAttentionConfig(time_lag=None))
+T2DIFF = T2DiffConfig(
+    diffusion=DiffusionConfig(tower_condition="sampled", num_sample_steps=5), attention=MixedAttentionConfig(time_lag=None)
+)
 
 
 def t2diff_demo() -> RunConfig:

@@ -26,7 +26,7 @@ CONFIGS = [
 
 def build(**fields):
     torch.manual_seed(0)
-    return DiffusionModule(DiffusionConfig(**fields), dim=WIDTH)
+    return DiffusionModule(DiffusionConfig(**{"tower_condition": "onestep", "num_sample_steps": 5} | fields), dim=WIDTH)
 
 
 def batch(seed=1, scale=1.0):

@@ -21,7 +21,7 @@ from trainer.sharding import ShardedTask, ShardingConfig, shard
 
 STEPS, SHARED_ITEMS = 15, 48
 
-DIFFUSION = DiffusionConfig(schedule=ScheduleConfig(num_steps=4), num_sample_steps=2)
+DIFFUSION = DiffusionConfig(schedule=ScheduleConfig(num_steps=4), tower_condition="onestep", num_sample_steps=2)
 MIXED_ATTENTION = T2DiffConfig(use_diffusion=False, output_dim=16, attention=MixedAttentionConfig(session_len=5))
 """No noise and no dropout: what it learns is a function of the batches."""
 T2DIFF = dataclasses.replace(MIXED_ATTENTION, use_diffusion=True, diffusion=DIFFUSION)
