@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,9 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.readme import RESULTS
-from benchmarks.result_rows import append_rows
+from benchmarks.readme import RESULTS, ROOT, replace_section
+from benchmarks.result_rows import append_rows, read_rows
+from benchmarks.trained_runs import machine
 from trainer import process_group
 from trainer.cli import one_screen_errors, parse_run_config
 from trainer.config import RunConfig
@@ -70,6 +72,8 @@ def main() -> None:
                 words = ["--recipe", recipe, "--runs", folder]
                 config = parse_run_config([*words, "--data", str(arguments.data)] if arguments.data else words)
                 append_rows(arguments.out, [_row(config, measure(config, arguments=arguments, ranks=ranks), arguments=arguments)])
+    if arguments.out == RESULTS / "hot_operations.csv":
+        replace_section(ROOT / "README.md", "hot_operations", render(read_rows(arguments.out)))
     if arguments.compare_allocator:
         other = [*sys.argv[1:], "--no-keep-freed-memory", "--no-compare-allocator"]  # of a repeated option the last holds
         subprocess.run([sys.executable, "-m", "benchmarks.hot_operations", *other], check=True)
@@ -115,6 +119,20 @@ def _row(config: RunConfig, measured: Measured, *, arguments: Arguments) -> dict
         "steps": str(arguments.steps),
         **provenance(),
     }
+
+
+def render(rows: Sequence[dict[str, str]]) -> str:
+    """Markdown: a line for each recipe and machine, of its newest measurement with freed memory kept, beside the one without."""
+    newest = {(row["recipe"], row["cpu"], row["gpu"], row["freed_memory"]): row for row in rows}
+    lines = ["| recipe | batch | threads | rows/s | freed memory returned | hottest operations of a step |", "|---" * 6 + "|"]
+    shown = []
+    for (recipe, cpu, gpu, memory), row in newest.items():
+        if memory == "kept":
+            returned = newest.get((recipe, cpu, gpu, "returned"))
+            shown += [row, *([] if returned is None else [returned])]
+            rates = [f"{float(one['rows_per_second']):,.0f}" if one else "–" for one in (row, returned)]
+            lines.append(f"| {recipe} | {row['batch_size']} | {row['threads']} | {' | '.join(rates)} | {row['hottest']} |")
+    return "\n".join([*lines, "", machine(shown)])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import pytest
 import tyro
 
 from benchmarks import hot_operations
+from benchmarks.hot_operations import render
 from benchmarks.result_rows import read_rows
+from tests.benchmarks.paper.recorded import MACHINE
 
 
 def test_an_allocator_is_compared_once_however_the_flag_is_written(monkeypatch: pytest.MonkeyPatch):
@@ -18,6 +20,14 @@ def test_an_allocator_is_compared_once_however_the_flag_is_written(monkeypatch: 
         assert module == "benchmarks.hot_operations"
         again = tyro.cli(hot_operations.Arguments, args=words)
         assert (again.compare_allocator, again.keep_freed_memory) == (False, False)
+
+
+def test_the_table_shows_the_newest_rate_beside_that_of_the_other_allocator():
+    row = {"recipe": "fit_demo", "batch_size": "256", "threads": "1", "hottest": "addmm 30%", "freed_memory": "kept"} | MACHINE
+    rates = [row | {"rows_per_second": rate} for rate in ("1000", "2000")]
+    text = render([*rates, row | {"rows_per_second": "500", "freed_memory": "returned"}])
+    assert "| fit_demo | 256 | 1 | 2,000 | 500 | addmm 30% |\n" in text
+    assert "| 2,000 | – |" in render(rates)
 
 
 def test_no_steps_are_refused():
