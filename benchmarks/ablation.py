@@ -8,6 +8,7 @@ An interrupted cell is continued, one that benchmarks/results has is not repeate
 Validation picks each run's checkpoint (and the reader's favourite cell), test reports it.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from benchmarks.trained_runs import MATCHING_METRICS as METRICS
 from benchmarks.trained_runs import finished_run, origin, run_columns, spread
 from trainer.cli import one_screen_errors, parse_run_config
 
+log = logging.getLogger(__name__)
 Group = Literal["conditions", "windows", "schedules", "steps"]
 PAPER_METRICS = ("recall@2", "recall@20", "mrr@2", "mrr@20")
 KEY = ("label", "seed", "config")
@@ -124,6 +126,7 @@ def fill(name: str, cells: Sequence[Cell], *, seeds: int, jobs: int) -> None:
             try:
                 replace_rows(RESULTS / f"{name}.csv", [done.result()], key=KEY)
             except Exception as error:  # the other cells go on and are recorded
+                log.exception("a cell of %s failed", name)
                 failed.append(error)
     if failed:
         raise failed[0]

@@ -123,6 +123,8 @@ def _row(config: RunConfig, measured: Measured, *, arguments: Arguments) -> dict
 
 def render(rows: Sequence[dict[str, str]]) -> str:
     """Markdown: a line for each recipe and machine, of its newest measurement with freed memory kept, beside the one without."""
+    if not rows:
+        return "Nothing is measured yet."
     newest = {(row["recipe"], row["cpu"], row["gpu"], row["freed_memory"]): row for row in rows}
     lines = ["| recipe | batch | threads | rows/s | freed memory returned | hottest operations of a step |", "|---" * 6 + "|"]
     shown = []

@@ -189,6 +189,8 @@ def _seconds(call: Callable[[], torch.Tensor], *, budget: float, device: torch.d
 
 def render(rows: list[dict[str, str]]) -> str:
     """Markdown: milliseconds per sample of the newest measurement of each variant and width, by mode and batch size."""
+    if not rows:
+        return "Nothing is measured yet."
     newest = {(row["variant"], row["dim"], row["mode"], row["device"], row["batch_size"]): row for row in rows}
     sizes = list(dict.fromkeys(row["batch_size"] for row in newest.values()))
     lines = [

@@ -113,15 +113,14 @@ def render(rows: list[dict[str, str]]) -> str:
     whole = [float(row["test_recall@20"]) for row in rows if row["sampler"] == "ancestral"]
     for steps in sorted({int(row["num_steps"]) for row in rows}):
         runs = [row for row in rows if row["num_steps"] == str(steps)]
-        recall = statistics.fmean(float(row["test_recall@20"]) for row in runs)
+        by_seed = list({row["seed"]: row for row in runs}.values())  # a run's accuracy is the same on every device
+        recall = statistics.fmean(float(row["test_recall@20"]) for row in by_seed)
         relative = f"{recall / statistics.fmean(whole):.1%}" if whole else "–"
-        shown = " | ".join(spread(runs, f"test_{name}", 4) for name in METRICS)
+        shown = " | ".join(spread(by_seed, f"test_{name}", 4) for name in METRICS)
         devices = dict.fromkeys(row["device"] for row in runs)
         times = [statistics.median(float(row["ms_per_sample"]) for row in runs if row["device"] == one) for one in devices]
         time_shown = ", ".join(f"{value:.3f} ({device})" for value, device in zip(times, devices, strict=True))
-        lines.append(
-            f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len({row['seed'] for row in runs})} |"
-        )
+        lines.append(f"| {steps} | {runs[0]['sampler']} | {shown} | {relative} | {time_shown} | {len(by_seed)} |")
     note = (
         f"Data: {rows[0]['dataset']}, {rows[0]['test_rows']} test rows, each target ranked among all items; the standard error of "
         f"one recall@20 is {rows[0]['test_recall@20_se']}. The tower learned from `{rows[0]['trained_with']}`. {machine(rows)}"
@@ -132,10 +131,11 @@ def render(rows: list[dict[str, str]]) -> str:
 def draw(rows: list[dict[str, str]], path: Path) -> None:
     """Recall@20 against milliseconds per sample, a point per S."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for seed in sorted({row["seed"] for row in rows}):
-        runs = sorted((row for row in rows if row["seed"] == seed), key=lambda row: int(row["num_steps"]))
+    for seed, device in sorted({(row["seed"], row["device"]) for row in rows}):
+        own = [row for row in rows if (row["seed"], row["device"]) == (seed, device)]
+        runs = sorted(own, key=lambda row: int(row["num_steps"]))
         times, recalls = zip(*((float(row["ms_per_sample"]), float(row["test_recall@20"])) for row in runs), strict=True)
-        axes.plot(times, recalls, "o-", markersize=4, label=f"seed {seed}")
+        axes.plot(times, recalls, "o-", markersize=4, label=f"seed {seed}, {device}")
         for row, x, y in zip(runs, times, recalls, strict=True):
             axes.annotate(f"S={row['num_steps']}", (x, y), textcoords="offset points", xytext=(3, 4), fontsize="x-small")
     axes.set(xscale="log", xlabel="milliseconds per sample", ylabel="test recall@20")

@@ -27,6 +27,8 @@ CUTOFF = 20
 METRIC = f"recall@{CUTOFF}"
 STANDARD_ERRORS = 3.0
 """Differences of the two forms beyond this many standard errors are reported."""
+AS_SERVED = "--model.diffusion.tower-condition high_noise --model.diffusion.sampler ddim --model.diffusion.num-sample-steps 1"
+"""Flags of a tower condition that is the serving form."""
 MOST_ROWS = 512
 """Validation rows whose reverse process is followed: the noise of all its steps is held at once."""
 
@@ -47,8 +49,8 @@ def leak_check(trainer: "Trainer") -> dict[str, Any]:
 
     Returns:
         metric, its value and some others of both forms, the standard error of the difference (both see the same rows; None where
-        there is one row), `parted`:
-        whether the metric differs by more than STANDARD_ERRORS of it, and `leaks`: whether the training form is better by as much.
+        there is one row), `parted`: whether the metric differs by more than STANDARD_ERRORS of it, and `leaks`: whether the
+        training form is better by as much.
     """
     served, served_R = _validation(trainer, leaks_target=False)
     trained, trained_R = _validation(trainer, leaks_target=True)
@@ -58,12 +60,12 @@ def leak_check(trainer: "Trainer") -> dict[str, Any]:
     if found["parted"] and trainer.ranks.is_first:
         log.warning(
             "leak check: validation %s is %.4f with x̂ as in training and %.4f with x̂ as served: %s; "
-            "--model.diffusion.tower-condition high_noise with --model.diffusion.num-sample-steps 1, or sampled with any number "
-            "of them, trains the user tower as it is served",
+            "%s trains the user tower as it is served",
             METRIC,
             trained[METRIC],
             served[METRIC],
             "the tower relies on a target that serving does not have" if found["leaks"] else "they are not the same model",
+            AS_SERVED,
         )
     names = (METRIC, "ndcg@10", "loss")
     forms = {"training_form": trained, "serving_form": served}

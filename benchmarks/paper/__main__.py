@@ -125,6 +125,9 @@ def measure_times(arguments: TimesArguments) -> None:
     table = table_of(arguments.paper, arguments.dataset)
     for budget in get_args(Budget):
         time_missing(table.of_budget(budget), RESULTS / f"{arguments.paper}_{arguments.dataset}.csv")
+    if (arguments.paper, arguments.dataset) == ("fit", FIGURES_DATA):
+        for figure, swept in SWEEPS.items():
+            time_missing(swept.cells, sweep_path(RESULTS, figure))
 
 
 def table_of(paper: Paper, dataset: Dataset) -> PaperTable:

@@ -1,6 +1,7 @@
 """What the papers' tables hold: every row's recipe, and what the paper prints for it.
 
-A new model is one more cell here. Cells of a budget share data, loss, training budget and search space; they differ by the model.
+A new model is one more cell here. The tuned cells of a table share data, loss, training budget and search space, and differ by the
+model. By the papers' presets each has its own budget, and SASRec, GRU4Rec and HSTU learn from sequences; test rows are the same.
 """
 
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ class PaperTable:
     """Label of the row that relative improvements (FIT eq. 22) refer to; None: the paper shows none."""
     training_rows: str = "all"
     """Which of a user's training rows there are, in words."""
+    note: str = ""
+    """A sentence below the table."""
 
     def of_budget(self, budget: Budget) -> tuple[Cell, ...]:
         """The counted baselines and a budget's own cells."""
@@ -195,6 +198,7 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         ),
         metrics=("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10"),
         headline="recall@20",
+        note="By their papers' presets SASRec, GRU4Rec and HSTU predict every behaviour of a sequence in place of a row's target.",
     ),
     ("fit", "ml1m"): PaperTable(
         cells=(

@@ -63,7 +63,7 @@ def render_by_training_rows(results: Path) -> str:
         [
             _table("test AUC", columns, labels, Column.auc),
             _table(f"{PROPOSED} minus", columns, others, Column.lead),
-            f"{' or '.join(str(number) for number in seeds)} seeds; {trained[0]['test_rows']} test rows. {machine(trained)}",
+            f"{' or '.join(str(number) for number in seeds)} seed(s); {trained[0]['test_rows']} test rows. {machine(trained)}",
         ]
     )
 

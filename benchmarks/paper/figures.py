@@ -34,7 +34,7 @@ FIGURES: dict[Paper, dict[str, str]] = {
         "heads": "Fig. 8: test AUC against the number of heads, " + FEWER,
     },
 }
-"""Paper -> name of a figure's file, behind `<paper>_ml1m_` -> its title."""
+"""Paper -> name of a figure's file, behind `<paper>_<data set>_` -> its title."""
 TECHNIQUES = ("FIT", "FIT, hard query only", "FIT, soft query without temperature", "FIT w/o self-attention")
 
 
@@ -51,7 +51,7 @@ def draw(paper: Paper, results: Path) -> str:
 
 
 def _path(paper: Paper, name: str, results: Path) -> Path:
-    return results / f"{paper}_ml1m_{name}.png"
+    return results / f"{paper}_{FIGURES_DATA if FEWER in FIGURES[paper][name] else 'ml1m'}_{name}.png"
 
 
 def _link(path: Path) -> str:
@@ -65,7 +65,7 @@ def finished(cells: Sequence[Cell]) -> dict[str, RunRecord]:
 
 
 def _t2diff_figures() -> dict[str, Figure]:
-    diffusing = [run for run in finished(TABLES["t2diff", "ml1m"].cells).values() if run.results["diagnostics"]]
+    diffusing = [run for run in finished(TABLES["t2diff", "ml1m"].cells).values() if run.results.get("diagnostics")]
     followed = [run for run in diffusing if run.results["diagnostics"].get("reverse_process")]
     figures = {"reverse_process": reverse_process_figure(followed)} if followed else {}
     return figures | ({"schedules": schedules_figure(diffusing[0])} if diffusing else {})
@@ -102,7 +102,7 @@ def ablation_figure(rows: Rows) -> Figure | None:
         return None
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     values = [mean(runs, "test_auc") for runs in rows.values()]
-    axes.barh(list(rows), values, color=["C3", *["C0"] * (len(rows) - 1)])
+    axes.barh(list(rows), values, color=["C3" if label == "FIT" else "C0" for label in rows])
     axes.invert_yaxis()
     margin = 0.2 * (max(values) - min(values)) + 1e-4
     axes.set(xlabel="test AUC (FIT Fig. 4)", xlim=(min(values) - margin, max(values) + margin))

@@ -161,6 +161,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
         "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.paper.significance`).",
         "ms/sample: inference in batches of 512 where the model was trained.",
+        *([table.note] if table.note else []),
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
     ]
     return " ".join(notes)

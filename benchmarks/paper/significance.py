@@ -133,7 +133,9 @@ def users_of(row_id_R: torch.Tensor, folder: Path) -> torch.Tensor:
         return torch.arange(len(row_id_R))
     table = pq.read_table(folder, columns=["row_id", "user"]).sort_by("row_id")
     known, user = (torch.tensor(table[name].to_numpy(), dtype=torch.int64) for name in ("row_id", "user"))
-    return user[torch.searchsorted(known, row_id_R)]
+    place_R = torch.searchsorted(known, row_id_R)
+    assert torch.equal(known[place_R], row_id_R), f"{folder} holds other rows than were scored"
+    return user[place_R]
 
 
 def auc_difference(first: torch.Tensor, second: torch.Tensor, label: torch.Tensor, user: torch.Tensor) -> Difference:

@@ -100,6 +100,7 @@ def test_a_label_tells_how_its_cell_is_trained_and_served():
             assert f"`{diffusion.tower_condition}`" in cell.label
             steps = {"sampled": 2, "high_noise": 1, "onestep": diffusion.schedule.num_steps}[diffusion.tower_condition]
             assert diffusion.num_sample_steps == steps
+            assert f"served with {steps}" in cell.label.replace("Algorithm 2 (T = ", "") or "W/O DP" in cell.label
             assert diffusion.use_drift == ("W/O DP" not in cell.label)
 
 

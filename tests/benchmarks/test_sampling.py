@@ -43,8 +43,9 @@ def test_another_sampler_at_the_trained_number_of_steps_gives_what_the_run_recor
 
 
 def test_times_of_a_cpu_and_of_a_gpu_stand_apart():
-    table = render([row(5, 0.2), row(5, 0.2) | {"device": "cuda", "ms_per_sample": "0.01"}, row(50, 0.2)])
-    assert "| 0.500 (cpu), 0.010 (cuda) | 1 |" in table
+    on_gpu = row(5, 0.2) | {"device": "cuda", "ms_per_sample": "0.01"}
+    table = render([row(5, 0.2), on_gpu, row(5, 0.4, seed=1), row(50, 0.2)])
+    assert "| 0.3000 ± 0.1414 | 150.0% | 0.500 (cpu), 0.010 (cuda) | 2 |" in table  # not 0.2 twice
 
 
 def test_as_many_steps_as_the_schedule_are_the_papers_noisy_ones(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):

@@ -90,6 +90,9 @@ def test_times_are_measured_of_every_budget(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["paper", "times", "--paper", "fit"])
     command.main()
     assert timed == [(len(FIT.of_budget(budget)), "fit_ml1m.csv") for budget in ("tuned", "paper", "sharded")]
+    monkeypatch.setattr(sys, "argv", ["paper", "times", "--paper", "fit", "--dataset", "ml1m_stride50"])
+    command.main()
+    assert timed[-2:] == [(6, "fit_ml1m_stride50_queries.csv"), (8, "fit_ml1m_stride50_heads.csv")]
 
 
 @pytest.mark.usefixtures("repository")

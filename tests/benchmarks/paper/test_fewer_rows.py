@@ -43,4 +43,4 @@ def test_models_that_a_data_set_has_no_runs_of_have_a_dash_there(tmp_path: Path)
     assert "| FIT w/o MQM | – | **0.9000** |" in text
     assert "| Two-Tower | +0.0500 ± 0.0200 | +0.0500 ± 0.0200 |\n" in text
     assert "| FIT w/o MQM | – | +0.0500 ± 0.0200 |" in text
-    assert text.endswith(f"1 seeds; 100 test rows. {machine([MACHINE])}")
+    assert text.endswith(f"1 seed(s); 100 test rows. {machine([MACHINE])}")

@@ -19,11 +19,9 @@ def test_what_can_be_drawn_is_linked_and_what_cannot_is_named(tmp_path: Path, mo
     sweep = SWEEPS["heads"]
     rows = [run(sweep, cell, 0, 0.9 + 0.001 * place) for place, cell in enumerate(sweep.cells)]
     replace_rows(sweep_path(tmp_path, "heads"), rows, key=KEY)
-    text = draw("fit", tmp_path)
-    assert text == (
-        f"![{FIGURES['fit']['heads']}]({tmp_path / 'fit_ml1m_heads.png'})\n\nNot drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7."
-    )
-    assert (tmp_path / "fit_ml1m_heads.png").read_bytes().startswith(b"\x89PNG")
+    text, path = draw("fit", tmp_path), tmp_path / "fit_ml1m_stride50_heads.png"
+    assert text == f"![{FIGURES['fit']['heads']}]({path})\n\nNot drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7."
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_t2diffs_figures_come_from_a_finished_run(tmp_path: Path, matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
