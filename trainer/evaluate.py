@@ -46,7 +46,7 @@ def main() -> None:
         with distributed(config.loop.device) as ranks:
             data = arguments.data or config.data
             if arguments.mask_history is not None:
-                config = with_mask_history(config, arguments.mask_history)
+                config = with_mask_history(config, mask_history=arguments.mask_history)
             loaded = load_run(config, run=arguments.run, data=data, ranks=ranks)
             if arguments.windows is None:
                 metrics = evaluate_run(loaded, config, data=data, splits=arguments.split, ranks=ranks)

@@ -100,7 +100,7 @@ def load_run(config: RunConfig, *, run: Path, data: Path, ranks: Ranks) -> Loade
     return LoadedRun(sharded, schema, state["best_step"])
 
 
-def with_mask_history(config: RunConfig, mask_history: bool) -> RunConfig:
+def with_mask_history(config: RunConfig, *, mask_history: bool) -> RunConfig:
     """`config` of a matching model whose ranking leaves a row's own history out, or has it compete.
 
     Raises:

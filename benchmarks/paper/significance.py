@@ -84,7 +84,7 @@ def difference_row(first: Cell, second: Cell, *, ours: SplitRows, theirs: SplitR
     if ours.label_R is None or ours.user_R is None:
         metric, difference = f"test recall@{CUTOFF}", mean_difference(ours.value_R, theirs.value_R)
     else:
-        metric, difference = "test AUC", auc_difference(ours.value_R, theirs.value_R, ours.label_R, ours.user_R)
+        metric, difference = "test AUC", auc_difference(ours.value_R, theirs.value_R, label=ours.label_R, user=ours.user_R)
     return {
         "first": first.label,
         "second": second.label,
@@ -138,7 +138,7 @@ def users_of(row_id_R: torch.Tensor, folder: Path) -> torch.Tensor:
     return user[place_R]
 
 
-def auc_difference(first: torch.Tensor, second: torch.Tensor, label: torch.Tensor, user: torch.Tensor) -> Difference:
+def auc_difference(first: torch.Tensor, second: torch.Tensor, *, label: torch.Tensor, user: torch.Tensor) -> Difference:
     """AUC of `first` minus that of `second`, by DeLong's method for users.
 
     Args:

@@ -48,7 +48,7 @@ def test_a_rows_own_history_can_be_left_out(
 
 def test_only_matching_models_leave_histories_out() -> None:
     with pytest.raises(UserError, match="--mask-history: fit_demo scores given candidates"):
-        with_mask_history(RECIPES["fit_demo"](), True)
+        with_mask_history(RECIPES["fit_demo"](), mask_history=True)
 
 
 def test_a_run_and_data_that_were_moved_are_evaluated_where_they_are(matching_run: RunConfig, tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ def test_the_difference_is_that_of_the_exact_aucs_with_ties():
     first, second, label = scores(0)
     first, second = (10 * first).round(), second.round()
     exact = [area_under_curve(score[label == 1].sort().values, score[label == 0].sort().values) for score in (first, second)]
-    assert auc_difference(first, second, label, torch.arange(400)).value == pytest.approx(exact[0] - exact[1])
+    assert auc_difference(first, second, label=label, user=torch.arange(400)).value == pytest.approx(exact[0] - exact[1])
 
 
 def test_its_standard_error_is_the_spread_over_samples():
-    differences = [auc_difference(*scores(seed), torch.arange(400)) for seed in range(300)]
+    samples = [scores(seed) for seed in range(300)]
+    differences = [auc_difference(*both, label=label, user=torch.arange(400)) for *both, label in samples]
     spread = torch.tensor([difference.value for difference in differences]).std().item()
     told = sum(difference.standard_error for difference in differences) / len(differences)
     assert told == pytest.approx(spread, rel=0.12)  # 300 samples know a standard deviation to 4 %
@@ -42,11 +43,13 @@ def test_its_standard_error_is_the_spread_over_samples():
 
 def test_four_rows_of_a_user_that_say_the_same_count_as_one():
     first, second, label = scores(0)
-    repeated = [values.repeat(4) for values in (first, second, label)]
-    apart = auc_difference(first, second, label, torch.arange(400))
-    together = auc_difference(*repeated, torch.arange(400).repeat(4))
+    *both, again = [values.repeat(4) for values in (first, second, label)]
+    apart = auc_difference(first, second, label=label, user=torch.arange(400))
+    together = auc_difference(*both, label=again, user=torch.arange(400).repeat(4))
     assert together == pytest.approx(apart)
-    assert auc_difference(*repeated, torch.arange(1600)).standard_error == pytest.approx(apart.standard_error / 2, rel=0.01)
+    assert auc_difference(*both, label=again, user=torch.arange(1600)).standard_error == pytest.approx(
+        apart.standard_error / 2, rel=0.01
+    )
 
 
 def test_every_row_finds_its_user(tmp_path: Path):
