@@ -1,12 +1,16 @@
 """The recipes of trainer/recipes/ml1m_matching_baselines.py beside tests/trainer/test_recipes.py."""
 
+from pathlib import Path
+
 import pytest
 
 from models import spec_of
 from tests.trainer.test_recipes import flat
 from trainer.recipes import RECIPES
 
-MODELS = ("sasrec", "gru4rec", "hstu", "bert4rec", "caser")
+OF_SEQUENCES = ("sasrec", "gru4rec", "hstu")
+"""Models whose papers predict every behaviour of a sequence."""
+MODELS = (*OF_SEQUENCES, "bert4rec", "caser")
 FEATURES = {
     "sasrec": {"hist_item", "item"},
     "gru4rec": {"hist_item", "item"},
@@ -39,17 +43,20 @@ def test_a_recipe_looks_up_what_its_model_uses_at_the_width_of_all(model):
         assert embeddings.dim == 32
 
 
-def test_a_row_teaches_its_own_target_alone_wherever_every_prefix_is_a_row():
-    for name in ("sasrec", "gru4rec", "hstu"):
-        assert not RECIPES[f"{name}_ml1m"]().model.all_positions
-        assert not RECIPES[f"{name}_ml1m_paper"]().model.all_positions
+@pytest.mark.parametrize("model", OF_SEQUENCES)
+def test_a_row_teaches_its_own_target_alone_wherever_every_prefix_is_a_row(model):
+    tuned, paper = RECIPES[f"{model}_ml1m"](), RECIPES[f"{model}_ml1m_paper"]()
+    assert (tuned.data, tuned.model.all_positions) == (Path("data/ml1m_next_item"), False)
+    assert (paper.data, paper.model.all_positions) == (Path("data/ml1m_next_item_strided"), True)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_paper_preset_has_the_models_defaults_and_trains_until_validation_stops_improving(model):
     tuned, paper = RECIPES[f"{model}_ml1m"](), RECIPES[f"{model}_ml1m_paper"]()
-    assert paper.model == spec_of(paper.model).config_class()
-    assert (paper.data, paper.embeddings) == (tuned.data, tuned.embeddings)
+    of_sequences = {"all_positions": True} if model in OF_SEQUENCES else {}
+    assert paper.model == spec_of(paper.model).config_class(**of_sequences)
+    assert paper.embeddings == tuned.embeddings
+    assert model in OF_SEQUENCES or paper.data == tuned.data
     assert paper.optimizer.learning_rate == paper.optimizer.sparse_learning_rate
     assert paper.loop.monitor == tuned.loop.monitor
     assert paper.loop.patience < paper.loop.max_epochs * paper.loop.evals_per_epoch
@@ -58,7 +65,7 @@ def test_a_paper_preset_has_the_models_defaults_and_trains_until_validation_stop
 def test_paper_presets_are_optimized_as_their_papers_say():
     found = {model: RECIPES[f"{model}_ml1m_paper"]() for model in MODELS}
     rows = {model: run.loader.batch_size for model, run in found.items()}
-    assert rows == {"sasrec": 128, "gru4rec": 512, "hstu": 128, "bert4rec": 256, "caser": 512}
+    assert rows == {"sasrec": 128, "gru4rec": 128, "hstu": 128, "bert4rec": 256, "caser": 512}
     rates = {model: run.optimizer.learning_rate for model, run in found.items()}
     assert rates == {"sasrec": 1e-3, "gru4rec": 1e-3, "hstu": 1e-3, "bert4rec": 1e-4, "caser": 1e-3}
     decays = {model: (run.optimizer.weight_decay, run.optimizer.embedding_decay) for model, run in found.items()}
