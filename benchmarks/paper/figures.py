@@ -35,6 +35,8 @@ FIGURES: dict[Paper, dict[str, str]] = {
     },
 }
 """Paper -> name of a figure's file, behind `<paper>_<data set>_` -> its title."""
+FROM_FEWER_ROWS = ("ablations", "techniques", "queries", "heads")
+"""Figures of models that were trained on FIGURES_DATA."""
 TECHNIQUES = ("FIT", "FIT, hard query only", "FIT, soft query without temperature", "FIT w/o self-attention")
 
 
@@ -51,7 +53,7 @@ def draw(paper: Paper, results: Path) -> str:
 
 
 def _path(paper: Paper, name: str, results: Path) -> Path:
-    return results / f"{paper}_{FIGURES_DATA if FEWER in FIGURES[paper][name] else 'ml1m'}_{name}.png"
+    return results / f"{paper}_{FIGURES_DATA if name in FROM_FEWER_ROWS else 'ml1m'}_{name}.png"
 
 
 def _link(path: Path) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.paper.cells import ALGORITHMS_1_AND_2
 from models.layers.diffusion_config import TowerCondition
 from models.types import ItemInputs, MatchForward, UserInputs, without_cloze
 from tests.trainer.small_matching import small_t2diff
+from trainer.cli import parse_run_config
 from trainer.config import RunConfig
-from trainer.diagnostics import METRIC, diagnose, leak_check, reverse_process
+from trainer.diagnostics import AS_SERVED, METRIC, diagnose, leak_check, reverse_process
 from trainer.evaluation import evaluate
 from trainer.process_group import distributed
 from trainer.results import read_results
@@ -97,6 +99,11 @@ def test_cosines_of_the_reverse_process_go_from_the_last_step_to_the_first(train
     assert all(-1 <= low <= high <= 1 for low, high in zip(found["p10"], found["p90"], strict=True))
     assert len(set(found["mean"])) > 1
     assert reverse_process(trained) == found
+
+
+def test_the_advice_on_a_leak_parses_on_top_of_what_leaks() -> None:
+    model = parse_run_config(["--recipe", "t2diff_ml1m", *ALGORITHMS_1_AND_2, *AS_SERVED.split()]).model
+    assert (model.diffusion.tower_condition, model.diffusion.num_sample_steps) == ("high_noise", 1)
 
 
 @pytest.mark.parametrize("condition", ["sampled", "high_noise"])
