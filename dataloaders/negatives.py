@@ -150,6 +150,11 @@ class TouchedItems:
         place = np.searchsorted(self._pair_keys, key)
         return self._pair_keys[np.minimum(place, len(self._pair_keys) - 1)] == key if len(self._pair_keys) else key < 0
 
+    @property
+    def all_items(self) -> np.ndarray:
+        """int64 [T]: items of user 0, ascending, then those of user 1, and so on; `counts_U` of each."""
+        return self._pair_keys % self.num_items
+
     def items_of(self, user: int) -> np.ndarray:
         """The user's touched items, ascending."""
         start = int(self._starts_U[user])

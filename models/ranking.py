@@ -123,6 +123,25 @@ def top_items(
     return torch.where(is_item_BK, _scores_of_keys(best_BK), -torch.inf), item_BK
 
 
+class ItemsOfUsers(NamedTuple):
+    """Some items of each user, one user after the other (T of all users together)."""
+
+    item_T: torch.Tensor
+    """int64 [T], user after user."""
+    end_U: torch.Tensor
+    """int64 [U]: where each user's items end, and the next one's begin."""
+
+    def of(self, user_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Items of the users `user_B`, int64 [B] in [0, U): `seen_ids_J` and `seen_lengths_B` of `target_ranks`."""
+        count_U = torch.diff(self.end_U, prepend=self.end_U.new_zeros(1))
+        length_B = count_U[user_B]
+        row_J = torch.arange(user_B.shape[0], device=user_B.device).repeat_interleave(length_B)
+        place_J = torch.arange(row_J.shape[0], device=user_B.device)
+        # counted from the end of a row, the places of its items are those of the user's
+        to_end_J = length_B.cumsum(0)[row_J] - place_J
+        return self.item_T[self.end_U[user_B][row_J] - to_end_J], length_B
+
+
 class _LeftOut(NamedTuple):
     """Pairs that do not compete, in the order of the items, so that each chunk's pairs are one slice."""
 

@@ -16,7 +16,7 @@ from kernels.row_noise import normal_of_rows
 from kernels.target_attention import row_index
 from models.embeddings import FeatureEmbeddings
 from models.losses import binary_cross_entropy, full_softmax, mixed_log_expected_count, sampled_softmax
-from models.ranking import target_ranks
+from models.ranking import ItemsOfUsers, target_ranks
 from models.types import ItemInputs, MatchForward, MatchOut, TrainOut, UserInputs
 
 ItemSoftmax = Literal["full", "sampled"]
@@ -133,6 +133,9 @@ class MatchingTask(nn.Module):
         self.kernel_backend: Backend = "auto"
         self.leaks_target = False
         """Evaluation with the training form of the user tower, which may see the target: what the leak check compares with."""
+        self.seen_items: tuple[str, ItemsOfUsers] | None = None
+        """Name of the user's feature, and items of each user that are left out of its rankings in evaluation, whatever its history;
+        None: as `config.mask_history` says."""
         self._history_key = embeddings.history_of(item_key)
         self._pooled_keys, self._sequence_keys = catalogue.pooled.keys(), catalogue.sequence.keys()
         # buffers, so that they follow the module to its device; data, so no part of a checkpoint
@@ -242,13 +245,18 @@ class MatchingTask(nn.Module):
         else:
             user_BC = self._serve(users, batch)
         loss_B = self._full_softmax(user_BC, self._item_MC, target_B)
+        item_J, length_B = self._left_out(batch)
+        return loss_B, target_ranks(user_BC, self._item_MC, target_B, seen_ids_J=item_J, seen_lengths_B=length_B)
+
+    def _left_out(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+        """Items that do not compete, [J], and how many are each row's, [B]."""
+        if self.seen_items is not None:
+            user_key, items = self.seen_items
+            return items.of(batch.pooled[user_key].values()[: batch.num_rows])
         if not self.config.mask_history:
-            return loss_B, target_ranks(user_BC, self._item_MC, target_B)
-        seen = batch.sequence[self._history_key]
-        ranks_B = target_ranks(
-            user_BC, self._item_MC, target_B, seen_ids_J=seen.values(), seen_lengths_B=seen.lengths()[: batch.num_rows]
-        )
-        return loss_B, ranks_B
+            return None, None
+        history = batch.sequence[self._history_key]
+        return history.values(), history.lengths()[: batch.num_rows]
 
 
 def _sampled_loss(

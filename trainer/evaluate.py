@@ -28,6 +28,10 @@ class EvaluateArguments:
     mask_history: bool | None = None
     """Whether the items of a row's own history are left out of its ranking, as many published figures have it; default: as in the
     run's config. Matching models only."""
+    mask_user_items: bool = False
+    """Leave out every item that the data set has for a row's user, however long ago, but the target: the protocol of most published
+    full rankings, right for test rows of the leave_one_out split. Matching
+    models only."""
 
 
 def main() -> None:
@@ -36,18 +40,23 @@ def main() -> None:
     require_working_stack()
     from trainer.cli import one_screen_errors, parse_run_config
     from trainer.console import console, metrics_table
-    from trainer.evaluation import evaluate_run, load_run, with_mask_history
+    from trainer.errors import UserError
+    from trainer.evaluation import evaluate_run, leave_out_user_items, load_run, with_mask_history
     from trainer.process_group import distributed
     from trainer.task_metrics import protocol
     from trainer.windows import evaluate_windows, read_windows
 
     with one_screen_errors():
+        if arguments.windows is not None and arguments.mask_user_items:
+            raise UserError("--mask-user-items: the users of windows are not known; use --mask-history True")
         config = parse_run_config(["--config", str(arguments.run / "config.json")])
         with distributed(config.loop.device) as ranks:
             data = arguments.data or config.data
             if arguments.mask_history is not None:
                 config = with_mask_history(config, mask_history=arguments.mask_history)
             loaded = load_run(config, run=arguments.run, data=data, ranks=ranks)
+            if arguments.mask_user_items:
+                leave_out_user_items(loaded, data=data, ranks=ranks)
             if arguments.windows is None:
                 metrics = evaluate_run(loaded, config, data=data, splits=arguments.split, ranks=ranks)
             else:

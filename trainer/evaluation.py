@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 
 from dataloaders.loader import Dataloader
+from dataloaders.negatives import TouchedItems
 from dataloaders.schema import Schema
+from models.ranking import ItemsOfUsers
 from models.tasks import MatchingLossConfig, MatchingTask
 from trainer import checkpoint
 from trainer.build import evaluation_loader, sharded_task
@@ -111,6 +113,26 @@ def with_mask_history(config: RunConfig, *, mask_history: bool) -> RunConfig:
         raise UserError(f"--mask-history: {config.recipe} scores given candidates; only matching models rank the catalogue")
     model = dataclasses.replace(config.model, loss=dataclasses.replace(loss, mask_history=mask_history))
     return dataclasses.replace(config, model=model)
+
+
+def leave_out_user_items(loaded: LoadedRun, *, data: Path, ranks: Ranks) -> None:
+    """Let no item compete that `data`/user_items.parquet has for a row's user, but the target.
+
+    On test rows whose target is the user's last item, these are the items before it, all of them: what most published full
+    rankings leave out. On other rows later items are left out too, which makes ranks better than anyone could have them.
+
+    Raises:
+        UserError: the run's model scores given candidates, it ranks nothing.
+        DataError: the file is missing or broken.
+    """
+    task, schema = loaded.sharded.task, loaded.schema
+    if not isinstance(task, MatchingTask):
+        raise UserError(
+            f"--mask-user-items: {type(task.model).__name__} scores given candidates; matching models rank the catalogue"
+        )
+    touched = TouchedItems.load(data, schema)
+    item_T, end_U = (torch.from_numpy(values).to(ranks.device) for values in (touched.all_items, touched.counts_U.cumsum()))
+    task.seen_items = (schema.user_key, ItemsOfUsers(item_T, end_U))
 
 
 def evaluate_run(

@@ -39,10 +39,12 @@ def protocol(task: Task, *, source: str, metrics: Mapping[str, Mapping[str, floa
     """How the numbers of an evaluation (name of the rows -> metric -> value) of the data called `source` came about."""
     rows = ", ".join(f"{name} {values['num_rows']:,.0f}" for name, values in metrics.items())
     if isinstance(task, MatchingTask):
-        seen = "do not compete" if task.config.mask_history else "compete"
+        seen = "items of the row's own history " + ("do not compete" if task.config.mask_history else "compete")
+        if task.seen_items is not None:
+            seen = "other items that the data set has for the row's user do not compete"
         return (
             f"{source}: each row's target ranked among all {task.num_items:,} items by exact scores, ties against the model; "
-            f"items of the row's own history {seen}; rows: {rows}; recall@{ERROR_CUTOFF}_se is the binomial standard error"
+            f"{seen}; rows: {rows}; recall@{ERROR_CUTOFF}_se is the binomial standard error"
         )
     return f"{source}: one given item per row, scored against its label; rows: {rows}; auc_se is Hanley and McNeil's"
 

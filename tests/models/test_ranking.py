@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ranking import exact_scores, ranks_of_scores, target_ranks, top_items
+from models.ranking import ItemsOfUsers, exact_scores, ranks_of_scores, target_ranks, top_items
 
 
 def small_integers(rows: int, items: int, *, seed: int = 0, dim: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -137,3 +137,17 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
         ranks_of_scores(user_BC @ item_MC.t(), target_B[:1])
     with pytest.raises(ValueError, match="max_buffer_scores=0"):
         target_ranks(user_BC, item_MC, target_B, max_buffer_scores=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 8), max_size=4), min_size=1, max_size=5).flatmap(
+        lambda items: st.tuples(st.just(items), st.lists(st.integers(0, len(items) - 1), max_size=7))
+    )
+)
+def test_items_of_users_are_those_of_a_loop(drawn: tuple[list[list[int]], list[int]]) -> None:
+    item_UX, users = drawn
+    every = jagged(item_UX)
+    items = ItemsOfUsers(every["seen_ids_J"], every["seen_lengths_B"].cumsum(0))
+    found_J, length_B = items.of(torch.tensor(users, dtype=torch.int64))
+    assert [part.tolist() for part in found_J.split(length_B.tolist())] == [item_UX[user] for user in users]

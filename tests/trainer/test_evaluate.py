@@ -4,14 +4,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from dataloaders.batch import Batch
+from dataloaders.negatives import TouchedItems
+from dataloaders.schema import Schema
+from models.ranking import exact_scores
 from trainer import evaluate as evaluate_command
+from trainer.build import evaluation_loader, sharded_task
 from trainer.config import RunConfig
 from trainer.errors import UserError
-from trainer.evaluation import evaluate_run, load_run, with_mask_history
+from trainer.evaluation import LoadedRun, evaluate_run, leave_out_user_items, load_run, matching_vectors, with_mask_history
 from trainer.process_group import distributed
 from trainer.recipes import RECIPES
 from trainer.results import read_results
+from trainer.sharding import ShardingConfig
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -46,9 +53,49 @@ def test_a_rows_own_history_can_be_left_out(
     assert float(mrr) > recorded["mrr"]  # fewer items before the target
 
 
-def test_only_matching_models_leave_histories_out() -> None:
-    with pytest.raises(UserError, match="--mask-history: fit_demo scores given candidates"):
-        with_mask_history(RECIPES["fit_demo"](), mask_history=True)
+def test_everything_that_the_user_touched_can_be_left_out(
+    matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, "--run", str(matching_run.run_dir), "--split", "test", "--mask-user-items")
+    printed = capsys.readouterr().out
+    assert "other items that the data set has for the row's user do not compete" in printed
+    with distributed("cpu") as ranks:
+        loaded = load_run(matching_run, run=matching_run.run_dir, data=matching_run.data, ranks=ranks)
+        vectors = matching_vectors(loaded, matching_run, data=matching_run.data, split="test", ranks=ranks)
+        loader = evaluation_loader(matching_run, folder=matching_run.data / "test", schema=loaded.schema, ranks=ranks)
+        user_B, item_B = (torch.cat(ids) for ids in zip(*(users_and_targets(batch) for batch in loader), strict=True))
+    touched = TouchedItems.load(matching_run.data, loaded.schema)
+    score_BM = exact_scores(vectors.user_BC, vectors.item_MC.expand(len(user_B), -1, -1))
+    for row, (user, item) in enumerate(zip(user_B.tolist(), item_B.tolist(), strict=True)):
+        left_out = torch.from_numpy(touched.items_of(user))
+        score_BM[row, left_out[left_out != item]] = -torch.inf
+    rank_B = (score_BM >= score_BM.gather(1, item_B[:, None])).sum(1)
+    (mrr,) = table_of(printed)["mrr"]
+    assert float(mrr) == pytest.approx((1 / rank_B).mean().item(), rel=1e-4)
+
+
+def users_and_targets(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each row, int64 [B]."""
+    return batch.pooled["user"].values(), batch.sequence["item"].values()
+
+
+def test_only_matching_models_leave_items_out(small_demo: Path) -> None:
+    config = RECIPES["two_tower_demo"]()
+    with pytest.raises(UserError, match="--mask-history: two_tower_demo scores given candidates"):
+        with_mask_history(config, mask_history=True)
+    schema = Schema.load(small_demo)
+    with distributed("cpu") as ranks:
+        sharded = sharded_task(config, schema=schema, ranks=ranks, sharding=ShardingConfig(kind="replicated"))
+        with pytest.raises(UserError, match="--mask-user-items: TwoTower scores given candidates"):
+            leave_out_user_items(LoadedRun(sharded, schema, step=1), data=small_demo, ranks=ranks)
+
+
+def test_the_users_of_windows_are_not_known(
+    matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--run", str(matching_run.run_dir), "--windows", "windows.csv", "--mask-user-items")
+    assert "--mask-user-items: the users of windows are not known" in capsys.readouterr().err
 
 
 def test_a_run_and_data_that_were_moved_are_evaluated_where_they_are(matching_run: RunConfig, tmp_path: Path) -> None:
