@@ -27,6 +27,7 @@ from benchmarks.paper.search import SearchArguments, search
 from benchmarks.paper.smoke import smoke
 from benchmarks.paper.table import compare_recorded, fill
 from benchmarks.paper.times import time_missing
+from benchmarks.paper.unseen import rank_unseen
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
 from trainer.cli import one_screen_errors
@@ -103,6 +104,7 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
     if arguments.train:
         fill(table, cells, path, seeds=arguments.seeds)
+        rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
         if arguments.sweeps:
             for figure, swept in SWEEPS.items():

@@ -51,6 +51,8 @@ class PaperTable:
     """The metric that decides: the best baseline is the one with the largest, and leads over it are tested for significance."""
     base: str | None = None
     """Label of the row that relative improvements (FIT eq. 22) refer to; None: the paper shows none."""
+    unseen: str | None = None
+    """A test metric to show for rankings without the items that a user touched before, too (see unseen.py)."""
     training_rows: str = "all"
     """Which of a user's training rows there are, in words."""
     note: str = ""
@@ -199,6 +201,7 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         ),
         metrics=("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10"),
         headline="recall@20",
+        unseen="hr@10",
         note="By their papers' presets SASRec, GRU4Rec and HSTU predict every behaviour of a sequence in place of a row's target.",
     ),
     ("fit", "ml1m"): PaperTable(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
+from benchmarks.paper.unseen import column_of
 from benchmarks.trained_runs import mean, origin, spread
 from trainer.metrics import rela_impr
 from trainer.paired_difference import Difference
@@ -46,7 +47,8 @@ def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Seque
 def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
     relative, headline = ["RelaImpr"] if table.base else [], NAMES.get(table.headline, table.headline)
     proposed = next((cell for cell in cells if cell.role == "proposed" and cell.label in rows), None)
-    names = [f"test {NAMES.get(name, name)}" for name in table.metrics] + relative
+    names = [f"test {NAMES.get(name, name)}" for name in table.metrics]
+    names += ([] if table.unseen is None else [f"test {table.unseen}, seen items left out"]) + relative
     names += [
         f"− best baseline, {headline}",
         *([] if proposed is None else [f"{proposed.label} − it, {headline}"]),
@@ -62,6 +64,8 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
         if cell.label in rows:
             runs = rows[cell.label]
             values = [_beside(spread(runs, f"test_{name}", 4), cell.paper.get(name), 4) for name in table.metrics]
+            if table.unseen:
+                values.append(spread(runs, column_of(table.unseen), 4))
             if table.base:
                 values.append(_improvement(table, cell, base, rows))
             values.append(_lead(table, cells, cell, rows, differences))
@@ -160,6 +164,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
     notes += [
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
         "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.paper.significance`).",
+        *([] if table.unseen is None else ["Seen items: all that the user touched before, as in most published full rankings."]),
         "ms/sample: inference in batches of 512 where the model was trained.",
         *([table.note] if table.note else []),
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),

@@ -10,6 +10,7 @@ from benchmarks.paper.cells import TABLES, Budget, Paper, PaperTable
 from benchmarks.paper.render import TITLES, render
 from benchmarks.paper.rows import config_of, count_baselines
 from benchmarks.paper.table import compare_recorded, fill
+from benchmarks.paper.unseen import rank_unseen
 from benchmarks.result_rows import read_rows
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
 from dataloaders.prepare.synthetic_sequences import SyntheticSequencesConfig, prepare_synthetic_sequences
@@ -72,6 +73,7 @@ def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
     budgets: list[Budget] = list(TITLES)
     for budget in budgets:
         fill(table, table.of_budget(budget), path, seeds=1)
+        rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
     text = render(table, read_rows(path), read_rows(differences))
     if missing := [cell.label for cell in table.cells if f"| {cell.label} |" not in text]:

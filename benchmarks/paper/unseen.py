@@ -1,0 +1,60 @@
+"""What models reach by the protocol of most published full rankings, in which nothing that a user ever touched competes."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.paper.cells import Cell, PaperTable
+from benchmarks.paper.rows import KEY, config_of
+from benchmarks.paper.table import rows_by_label
+from benchmarks.readme import ROOT
+from benchmarks.result_rows import read_rows, replace_rows
+from trainer.config import RunConfig
+from trainer.errors import CheckpointError
+from trainer.evaluation import evaluate_run, leave_out_user_items, load_run
+from trainer.process_group import distributed
+from trainer.results import has_results
+
+log = logging.getLogger(__name__)
+
+
+def column_of(metric: str) -> str:
+    """Where the results file has a test metric by that protocol."""
+    return f"test_{metric}_unseen"
+
+
+def rank_unseen(table: PaperTable, cells: Sequence[Cell], path: Path) -> None:
+    """Record `table.unseen` of the recorded runs that lack it and are on this machine.
+
+    A run is left out, with a warning, where its checkpoints are gone.
+    """
+    metric = table.unseen
+    if metric is None:
+        return
+    for label, rows in rows_by_label(cells, read_rows(path)).items():
+        cell = next(cell for cell in cells if cell.label == label)
+        for row in rows:
+            if cell.role == "counted" or row.get(column_of(metric)):
+                continue
+            config = config_of(cell, seed=int(row["seed"]))
+            if not has_results(ROOT / config.run_dir):
+                continue
+            try:
+                row[column_of(metric)] = f"{metrics_unseen(config)[metric]:.6f}"
+            except CheckpointError as error:
+                log.warning("%s, seed %s, is not ranked among unseen items: %s", label, row["seed"], error)
+                continue
+            replace_rows(path, [row], key=KEY)
+
+
+def metrics_unseen(config: RunConfig) -> dict[str, float]:
+    """Test metrics of a finished run's best checkpoint; of all that a row's user touched, the target alone competes.
+
+    Raises:
+        CheckpointError: the run has no checkpoint.
+    """
+    data = ROOT / config.data
+    with distributed(config.loop.device) as ranks:
+        loaded = load_run(config, run=ROOT / config.run_dir, data=data, ranks=ranks)
+        leave_out_user_items(loaded, data=data, ranks=ranks)
+        return evaluate_run(loaded, config, data=data, splits=("test",), ranks=ranks)["test"]
