@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
+from benchmarks.paper.rows import cell_of, config_of
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
 from benchmarks.paper.unseen import column_of
 from benchmarks.trained_runs import mean, origin, spread
@@ -156,9 +157,23 @@ def _against(cell: Cell, baseline: Cell, found: Difference | None, metric: str) 
     return f"{cell.label} is {'ahead of' if found.value > 0 else 'behind'} the best baseline, {baseline.label} ({figures})."
 
 
+def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:
+    """A warning for each folder of data that the rows' runs found different data in."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        cell = cell_of(row, table.cells)
+        if cell is not None and cell.role != "counted" and row.get("data"):
+            found.setdefault(str(config_of(cell, seed=int(row["seed"])).data), set()).add(row["data"])
+    return [
+        f"**Not comparable: rows of {folder} come from different preparations of it ({', '.join(sorted(identities))}).**"
+        for folder, identities in found.items()
+        if len(identities) > 1
+    ]
+
+
 def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
     error = max(float(row.get(f"test_{table.headline}_se") or 0) for row in rows)
-    notes = ["± over seeds is the standard deviation."]
+    notes = ["± over seeds is the standard deviation.", *_mixed_data(table, rows)]
     if error:
         notes.append(f"The standard error of one test {NAMES.get(table.headline, table.headline)} is up to {error:.4f}.")
     notes += [

@@ -27,6 +27,7 @@ def results_of(recipe: str, *, overrides: tuple[str, ...], recall: float) -> dic
         "steps": 50,
         "train_seconds_per_epoch": 300.0,
         "config_fingerprint": parse_run_config(["--recipe", recipe, *overrides]).fingerprint,
+        "data_identity": "d" * 64,
         "provenance": MACHINE,
     }
 

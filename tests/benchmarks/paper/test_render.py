@@ -84,3 +84,10 @@ def test_a_counted_baseline_stands_in_every_budget_that_has_a_trained_row():
     counted = run(FIT, OURS, 0, 0.9) | {"num_ranks": "", "test_logloss": ""} | popularity
     text = render(FIT, [counted, run(FIT, OURS, 0, 0.92), run(FIT, cell(FIT, "FIT", "paper"), 0, 0.93)], [])
     assert text.count("| Popularity (training counts) | 0.8100 | – |") == 2
+
+
+def test_rows_of_another_preparation_of_the_same_data_are_warned_of():
+    rows = [run(FIT, TWO_TOWER, 0, 0.90) | {"data": "aaa"}, run(FIT, OURS, 0, 0.92) | {"data": "bbb"}, run(FIT, OURS, 1, 0.92)]
+    text = render(FIT, rows, [])
+    assert "**Not comparable: rows of data/ml1m come from different preparations of it (aaa, bbb).**" in text
+    assert "Not comparable" not in render(FIT, [rows[0], rows[1] | {"data": "aaa"}, rows[2]], [])

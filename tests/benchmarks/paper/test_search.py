@@ -54,6 +54,7 @@ def test_validation_picks_test_is_never_read_and_what_is_recorded_is_not_trained
                 "validation": {"recall@20": 0.2 - 0.01 * (len(asked) - 2) ** 2}
             },  # the second trial is the best; no test metric
             "config_fingerprint": config.fingerprint,
+            "data_identity": "d" * 64,
             "num_parameters": 1,
             "steps_per_epoch": 10,
             "best_step": 10,
