@@ -31,7 +31,7 @@ class DiffuRecConfig:
     schedule: ScheduleConfig = TRUNCATED_LINEAR
     """β of every step; the reverse process visits them all."""
     uncertainty: float = 0.001
-    """δ, mean and variance of the λ_i that the target's distribution enters behaviour i with."""
+    """δ, mean and standard deviation of the λ_i that the target's distribution enters behaviour i with."""
     num_layers: int = 4
     """Transformer layers of the Approximator."""
     num_heads: int = 4
@@ -59,9 +59,11 @@ class DiffuRecConfig:
 class DiffuRec(MatchingModel):
     """A transformer that tells a target's vector from the history and a noised version of it, and the process that starts at noise.
 
-    Each behaviour is a distribution: z_i = e_i + λ_i (x_s + d_s), with the noised target x_s and its step's embedding d_s. The
-    paper's λ_i ~ N(δ, δ) is read as it says, one number a behaviour with mean and variance δ; the program draws one a channel with
-    standard deviation δ. Attention masks the padding among the places that are asked, where the program masks those that ask.
+    Each behaviour is a distribution: z_i = e_i + λ_i (x_s + d_s), with the noised target x_s and its step's embedding d_s. In the
+    paper's λ_i ~ N(δ, δ) the second δ is the standard deviation, as in the program, which draws one a channel; here there is one a
+    behaviour. As in the program e_i is normalised, so that it is of the size of x_s, and so is the Approximator's output; the
+    learned positions, which the program leaves out, are the paper's. Attention masks the padding among the places that are asked,
+    where the program masks those that ask.
 
     Args:
         config: hyper-parameters.
@@ -85,10 +87,17 @@ class DiffuRec(MatchingModel):
         self.position_LD = nn.Parameter(torch.empty(dims.history_len, dims.position, device=device))
         self.layers = nn.ModuleList(
             EncoderLayer(
-                dims.position, num_heads=config.num_heads, hidden_dim=config.hidden_dim, dropout=config.dropout, device=device
+                dims.position,
+                num_heads=config.num_heads,
+                hidden_dim=config.hidden_dim,
+                dropout=config.dropout,
+                norm_first=True,
+                activation="gelu",
+                device=device,
             )
             for _ in range(config.num_layers)
         )
+        self.norm_in, self.norm_out = (nn.LayerNorm(dims.position, device=device) for _ in range(2))
         self.dropout = nn.Dropout(config.input_dropout)
         self.step_noise_size: int = dims.position + dims.history_len
         """Numbers of noise of one step: D for x, L for the λ."""
@@ -136,16 +145,16 @@ class DiffuRec(MatchingModel):
 
     def _history(self, users: UserInputs) -> tuple[torch.Tensor, torch.Tensor]:
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len) + self.position_LD
-        return self.dropout(history_BLD), valid_places(users.history_lengths_B, self.history_len)
+        return self.norm_in(self.dropout(history_BLD)), valid_places(users.history_lengths_B, self.history_len)
 
     def _approximate(
         self, history_BLD: torch.Tensor, valid_BL: torch.Tensor, x_BD: torch.Tensor, s_B: torch.Tensor, noise_BL: torch.Tensor
     ) -> torch.Tensor:
         """x̂_0 = h_n, the Approximator's output at the newest behaviour, [B, D]."""
-        lambda_BL1 = (self.uncertainty + self.uncertainty**0.5 * noise_BL).unsqueeze(2)  # λ_i ~ N(δ, δ)
+        lambda_BL1 = (self.uncertainty * (1.0 + noise_BL)).unsqueeze(2)  # λ_i ~ N(δ, δ)
         hidden_BSD = history_BLD + lambda_BL1 * (x_BD.unsqueeze(1) + self.step_embedding(s_B))
         for depth, layer in enumerate(self.layers):
             # nobody looks at the last layer's older places
             asking = 1 if depth == len(self.layers) - 1 else self.history_len
             hidden_BSD = layer(hidden_BSD, valid_BL.unsqueeze(1).expand(-1, asking, -1))
-        return hidden_BSD[:, -1]
+        return self.norm_out(hidden_BSD[:, -1])

@@ -150,6 +150,7 @@ class HSTU(CausalModel):
         num_buckets = dims.context[self.time_lag_column][1] if self.time_lag_column >= 0 else 0
         # of the data's meaning, so no part of a checkpoint
         self.register_buffer("between_VV", buckets_between(num_buckets).to(device or "cpu"), persistent=False)
+        self.position_LD = nn.Parameter(torch.empty(dims.history_len, dims.position, device=device))
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
             HSTULayer(
@@ -163,11 +164,17 @@ class HSTU(CausalModel):
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(dims.position, device=device)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Positions of a length of about 1, as in the authors' program."""
+        nn.init.normal_(self.position_LD, std=self.position_LD.shape[1] ** -0.5)
 
     def outputs(self, users: UserInputs, valid_BL: torch.Tensor, asking: int) -> torch.Tensor:
         """What comes out at the newest `asking` places, [B, A, D]."""
         history_BLD = right_aligned(users.history_JD, users.history_lengths_B, self.history_len)
-        hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5)  # scaled as in the authors' program
+        # scaled, and with positions of their own, as in the authors' program
+        hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5 + self.position_LD)
         causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
         allowed_BLL = causal_LL & valid_BL.unsqueeze(1)
         asked_at_BL, time_BVL = self._times(users, hidden_BLD)

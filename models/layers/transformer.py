@@ -18,7 +18,7 @@ class EncoderLayer(nn.Module):
         dim: D.
         num_heads: H, divides D.
         hidden_dim: width inside the feed-forward network.
-        dropout: share of each sub-layer's outputs dropped in training.
+        dropout: share of attention's weights and of each sub-layer's outputs dropped in training.
         norm_first: whether a norm is on the way into its sub-layer alone, past which the residual goes.
         activation: inside the feed-forward network.
         device: where the parameters live.
@@ -76,7 +76,8 @@ class EncoderLayer(nn.Module):
         # a softmax over nothing is NaN, in backward too: such places attend to everything, and what they find is dropped
         any_BA1 = allowed_BAS.any(dim=2, keepdim=True)
         mask_B1AS = (allowed_BAS | ~any_BA1).unsqueeze(1)
-        mixed_BHAP = F.scaled_dot_product_attention(query_BHAP, key_BHSP, value_BHSP, attn_mask=mask_B1AS)
+        drop = self.dropout.p if self.training else 0.0
+        mixed_BHAP = F.scaled_dot_product_attention(query_BHAP, key_BHSP, value_BHSP, attn_mask=mask_B1AS, dropout_p=drop)
         mixed_BAD = mixed_BHAP.transpose(1, 2).reshape(batch, asking, dim).masked_fill(~any_BA1, 0.0)
         hidden_BAD = input_BSD[:, places - asking :] + self.dropout(self.project_out(mixed_BAD))
         if self.norm_first:

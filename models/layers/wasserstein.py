@@ -48,7 +48,7 @@ class WassersteinLayer(nn.Module):
         dim: D.
         num_heads: H, divides D.
         hidden_dim: width inside the feed-forward networks.
-        dropout: share of each sub-layer's outputs dropped in training.
+        dropout: share of attention's weights and of each sub-layer's outputs dropped in training.
         device: where the parameters live.
 
     Raises:
@@ -80,7 +80,7 @@ class WassersteinLayer(nn.Module):
         mean_query, mean_key, mean_value_BHSP = self._heads(self.mean_in(gaussians.mean), first)
         raw_query, raw_key, raw_value_BHSP = self._heads(self.raw_in(gaussians.raw), first)
         query_BHAX, key_BHSX = points(Gaussians(mean_query, raw_query)), points(Gaussians(mean_key, raw_key))
-        weight_BHAS = self._weights(query_BHAX, key_BHSX, allowed_BAS)
+        weight_BHAS = self.dropout(self._weights(query_BHAX, key_BHSX, allowed_BAS))
         # a sum of independent Gaussians with weights a has the mean Σ aμ and the covariance Σ a²Σ
         mean_BAD = self.mean_out(_joined(torch.matmul(weight_BHAS, mean_value_BHSP)))
         raw_BAD = self.raw_out(_joined(torch.matmul(weight_BHAS.square(), covariance(raw_value_BHSP))))

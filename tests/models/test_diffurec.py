@@ -77,7 +77,7 @@ def test_the_reverse_process_visits_every_step_and_ends_at_the_approximators_las
     users, items = users_and_items()
     model = build()
     oracle = KnowsTheAnswer(items.item_BD)
-    model.layers = torch.nn.ModuleList([oracle])
+    model.layers, model.norm_out = torch.nn.ModuleList([oracle]), torch.nn.Identity()
     assert torch.equal(model.user_vectors(users, noise(model.serving_noise_size)), items.item_BD)
     assert len(oracle.seen) == 4
 
@@ -90,7 +90,7 @@ def test_the_reverse_process_of_a_perfect_approximator_nears_the_target():
     torch.nn.init.zeros_(model.step_embedding.linear.weight)
     torch.nn.init.zeros_(model.step_embedding.linear.bias)
     oracle = KnowsTheAnswer(items.item_BD)
-    model.layers = torch.nn.ModuleList([oracle])
+    model.layers, model.norm_out = torch.nn.ModuleList([oracle]), torch.nn.Identity()
     noise_BSX = noise(model.serving_noise_size, 4_000).reshape(4_000, 4, -1)
     noise_BSX[:, :, DIMS.position :] = 0.0  # λ at its mean
     model.user_vectors(users, noise_BSX.flatten(1))
@@ -104,23 +104,31 @@ def test_the_reverse_process_of_a_perfect_approximator_nears_the_target():
     assert [float(schedule.noise[step]) for step in (4, 1)] == pytest.approx([0.999, 0.548], abs=0.002)
 
 
-def test_uncertainty_is_mean_and_variance_of_what_enters_the_behaviours():
+def test_uncertainty_is_mean_and_deviation_of_what_enters_the_behaviours():
     users, items = users_and_items([6] * 500)
     model = build(uncertainty=0.04)
     oracle = KnowsTheAnswer(items.item_BD)
-    model.layers = torch.nn.ModuleList([oracle])
+    model.layers, model.norm_out = torch.nn.ModuleList([oracle]), torch.nn.Identity()
     with torch.no_grad():
         model.step_embedding.linear.weight.zero_()
         model.step_embedding.linear.bias.fill_(1_000.0)  # beside which x_s is little
         learned(model, users, items)
-    lambda_BL = (oracle.seen[0] - users.history_JD.reshape(500, 6, 8) - model.position_LD.detach()).mean(2) / 1_000.0
-    assert lambda_BL.mean() == pytest.approx(0.04, abs=0.015)
-    assert lambda_BL.var() == pytest.approx(0.04, rel=0.1)
+        history_BLD, _ = model._history(users)
+    lambda_BL = (oracle.seen[0] - history_BLD).mean(2) / 1_000.0
+    assert lambda_BL.mean() == pytest.approx(0.04, abs=0.003)
+    assert lambda_BL.std() == pytest.approx(0.04, rel=0.1)
+
+
+def test_behaviours_are_of_the_size_of_the_noised_target():
+    """Embeddings begin twenty times smaller, and λ(x_s + d_s) would drown them."""
+    users, _ = users_and_items([6] * 50)
+    history_BLD, _ = build()._history(users._replace(history_JD=users.history_JD * 0.05))
+    assert history_BLD.square().mean().item() == pytest.approx(1.0, rel=0.1)
 
 
 def test_training_sees_the_target_through_the_uncertainty_alone():
     users, items = users_and_items()
-    other = items._replace(item_BD=items.item_BD + 1.0)
+    other = items._replace(item_BD=items.item_BD * 3.0)
     for uncertainty, sees in ((0.1, True), (0.0, False)):
         model = build(uncertainty=uncertainty)
         assert torch.allclose(learned(model, users, items), learned(model, users, other)) is not sees

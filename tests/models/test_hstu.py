@@ -43,7 +43,7 @@ def test_user_vectors_are_those_of_the_equations_place_by_place(options):
     users = users._replace(context_JF=torch.stack([lags, users.context_JF[:, 1]], dim=1))
     user_BD = served(model, users)
     for row, (start, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
-        hidden_LD = users.history_JD[start : start + length] * 8**0.5
+        hidden_LD = users.history_JD[start : start + length] * 8**0.5 + model.position_LD[model.history_len - length :]
         for layer in model.layers if length else ():
             hidden_LD = layer_by_loop(layer, hidden_LD, lags[start : start + length].tolist())
         expected_D = model.norm(hidden_LD[-1]) if length else torch.zeros(8)
@@ -93,6 +93,7 @@ def test_a_row_without_history_has_the_vector_0():
 def test_more_padding_changes_nothing():
     users, _ = histories()
     longer, weights = build(dims=dataclasses.replace(DIMS, history_len=11)), build().state_dict()
+    weights["position_LD"] = torch.cat([torch.full((5, 8), 9.0), weights["position_LD"]])
     for depth in range(2):
         name = f"layers.{depth}.position_bias_L"
         weights[name] = torch.cat([weights[name], torch.full((5,), 9.0)])

@@ -91,6 +91,14 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(encoder(input_BSD, everything(2)), layer()(input_BSD, everything(2)))
 
 
+def test_weights_of_attention_are_dropped_too():
+    encoder, input_BSD = layer(dropout=0.5), torch.randn(2, PLACES, DIM)
+    encoder.dropout = nn.Dropout(0.5).eval()  # of the sub-layers' outputs nothing
+    assert not torch.equal(encoder(input_BSD, everything(2)), encoder(input_BSD, everything(2)))
+    encoder.eval()
+    assert torch.equal(encoder(input_BSD, everything(2)), layer()(input_BSD, everything(2)))
+
+
 @pytest.mark.parametrize("options", [{}, {"norm_first": True, "activation": "gelu"}])
 def test_it_scripts(options):
     encoder, input_BSD = layer(**options), torch.randn(3, PLACES, DIM)
