@@ -20,11 +20,11 @@ import tyro
 
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import replace_rows
-from dataloaders.negatives import item_frequencies
+from dataloaders.negatives import TouchedItems, item_frequencies
 from dataloaders.parquet_reader import ParquetReader
 from dataloaders.parquet_writer import split_types
 from dataloaders.schema import Schema
-from models.ranking import ranks_of_scores
+from models.ranking import ItemsOfUsers, ranks_of_scores
 from trainer.cli import one_screen_errors
 from trainer.provenance import provenance
 from trainer.ranking_metrics import RankingMetrics
@@ -33,7 +33,7 @@ NEIGHBOURS = (3, 5, 10, 20, 50, 100, 300)
 """The k that validation picks from."""
 METRICS = ("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10", "mrr")
 MONITOR = "recall@20"
-KEY = ("recipe", "dataset", "mask_history")
+KEY = ("recipe", "dataset", "left_out")
 ROWS_AT_ONCE = 512
 
 
@@ -54,11 +54,12 @@ def main() -> None:
         rows = counted_rows(arguments.data)
         replace_rows(arguments.results, rows, key=KEY)
     for row in rows:
-        print({name: row[name] for name in ("recipe", "mask_history", "neighbours", *(f"test_{name}" for name in METRICS))})
+        print({name: row[name] for name in ("recipe", "left_out", "neighbours", *(f"test_{name}" for name in METRICS))})
 
 
 def counted_rows(data: Path) -> list[dict[str, str]]:
-    """Rows of benchmarks/results: both baselines, with and without the items of a row's own history among the candidates.
+    """Rows of benchmarks/results: both baselines, where all items compete (`left_out` is "nothing"), all but those of the row's own
+    history ("history"), and all but those that the user ever touched ("user items"; without them k is as without the history).
 
     Raises:
         ValueError: the data is not for next-item ranking.
@@ -71,13 +72,14 @@ def counted_rows(data: Path) -> list[dict[str, str]]:
     similarity = cosines(behaviours_of_users(data / "train", schema))
     neighbours = {k: by_neighbours(nearest(similarity, k)) for k in NEIGHBOURS}
     popularity = by_popularity(torch.from_numpy(item_frequencies(data / "train", schema)).double())
+    protocols = {"nothing": (nothing, nothing), "history": (history, history), "user items": (history, touched_of(data, schema))}
     rows = []
-    for mask_history in (False, True):
-        found = {k: measure(scores, validation, mask_history=mask_history)[MONITOR] for k, scores in neighbours.items()}
+    for left_out, (in_validation, in_test) in protocols.items():
+        found = {k: measure(scores, validation, seen=in_validation)[MONITOR] for k, scores in neighbours.items()}
         best = max(NEIGHBOURS, key=lambda k: found[k])
         for recipe, scores, k in (("popularity", popularity, ""), ("item_knn", neighbours[best], str(best))):
-            row = _row(schema, recipe, scores, validation=validation, test=test, mask_history=mask_history)
-            rows.append(row | {"neighbours": k})
+            measured = measure(scores, test, seen=in_test), measure(scores, validation, seen=in_validation)
+            rows.append(_row(schema, *measured) | {"recipe": recipe, "left_out": left_out, "neighbours": k})
     return rows
 
 
@@ -92,31 +94,36 @@ class Histories(NamedTuple):
     """int64."""
     target_B: torch.Tensor
     """int64."""
+    user_B: torch.Tensor
+    """int64."""
 
     def rows(self, start: int, end: int) -> "Histories":
         """Some neighbouring rows."""
         first, last = (int(self.lengths_B[:row].sum()) for row in (start, end))
         history_BM = sp.csr_array(self.history_BM[start:end])
-        return Histories(history_BM, self.seen_J[first:last], self.lengths_B[start:end], self.target_B[start:end])
+        lengths_B, target_B, user_B = (values_B[start:end] for values_B in (self.lengths_B, self.target_B, self.user_B))
+        return Histories(history_BM, self.seen_J[first:last], lengths_B, target_B, user_B)
 
 
 Scores = Callable[[Histories], torch.Tensor]
 """Scores of all items for each row, [B, M]."""
+Seen = Callable[[Histories], dict[str, torch.Tensor]]
+"""`seen_ids_J` and `seen_lengths_B` of `ranks_of_scores`: items that do not compete; neither where all do."""
 
 
 def read_histories(folder: Path, schema: Schema) -> Histories:
     """All rows of a split's folder."""
-    history = next(feature for feature in schema.side("history") if feature.space == schema.feature(schema.item_key).space)
-    reader = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in (history.name, schema.item_key)})
-    group = reader.read_all()
-    column, num_items = group.lists[history.name], history.vocab_size
+    item_history = next(feature for feature in schema.side("history") if feature.space == schema.feature(schema.item_key).space)
+    names = (item_history.name, schema.item_key, schema.user_key)
+    group = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in names}).read_all()
+    column, num_items = group.lists[item_history.name], item_history.vocab_size
     once_J = np.ones(len(column.values))
     history_BM = sp.csr_array((once_J, column.values, column.offsets), shape=(group.num_rows, num_items))
     return Histories(
         history_BM,
         torch.from_numpy(column.values.astype(np.int64)),
         torch.from_numpy(np.diff(column.offsets).astype(np.int64)),
-        torch.from_numpy(group.scalars[schema.item_key].astype(np.int64)),
+        *(torch.from_numpy(group.scalars[key].astype(np.int64)) for key in (schema.item_key, schema.user_key)),
     )
 
 
@@ -166,30 +173,39 @@ def by_neighbours(similarity_MM: sp.csr_array) -> Scores:
     return lambda rows: torch.from_numpy((rows.history_BM @ similarity_MM).toarray()).float()
 
 
-def measure(scores: Scores, rows: Histories, *, mask_history: bool) -> dict[str, float]:
+def nothing(_rows: Histories) -> dict[str, torch.Tensor]:
+    """All items compete."""
+    return {}
+
+
+def history(rows: Histories) -> dict[str, torch.Tensor]:
+    """Items of a row's own history do not compete."""
+    return {"seen_ids_J": rows.seen_J, "seen_lengths_B": rows.lengths_B}
+
+
+def touched_of(data: Path, schema: Schema) -> Seen:
+    """No item competes that the data set in `data` has for a row's user, but the target."""
+    items = ItemsOfUsers(*(torch.from_numpy(values) for values in TouchedItems.load(data, schema).jagged))
+    return lambda rows: dict(zip(("seen_ids_J", "seen_lengths_B"), items.of(rows.user_B), strict=True))
+
+
+def measure(scores: Scores, rows: Histories, *, seen: Seen) -> dict[str, float]:
     """trainer.ranking_metrics over all rows; the loss among them means nothing, for such scores are no logits."""
     metrics = RankingMetrics()
     for start in range(0, len(rows.target_B), ROWS_AT_ONCE):
         part = rows.rows(start, min(start + ROWS_AT_ONCE, len(rows.target_B)))
-        seen = {"seen_ids_J": part.seen_J, "seen_lengths_B": part.lengths_B} if mask_history else {}
-        rank_B = ranks_of_scores(scores(part), part.target_B, **seen)
+        rank_B = ranks_of_scores(scores(part), part.target_B, **seen(part))
         metrics.update(rank_B, torch.zeros(len(rank_B)))
     return metrics.compute()
 
 
-def _row(
-    schema: Schema, recipe: str, scores: Scores, *, validation: Histories, test: Histories, mask_history: bool
-) -> dict[str, str]:
-    found = measure(scores, test, mask_history=mask_history)
+def _row(schema: Schema, found: dict[str, float], of_validation: dict[str, float]) -> dict[str, str]:
     return {
-        "recipe": recipe,
         "dataset": schema.name,
-        "mask_history": str(mask_history),
-        "neighbours": "",  # has its column even where there are none
         **{f"test_{name}": f"{found[name]:.6f}" for name in METRICS},
         "test_recall@20_se": f"{found['recall@20_se']:.6f}",
         "test_rows": f"{found['num_rows']:.0f}",
-        f"validation_{MONITOR}": f"{measure(scores, validation, mask_history=mask_history)[MONITOR]:.6f}",
+        f"validation_{MONITOR}": f"{of_validation[MONITOR]:.6f}",
         "num_parameters": "0",
         "config": schema.identity[:12],
         **provenance(),

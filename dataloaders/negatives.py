@@ -151,9 +151,9 @@ class TouchedItems:
         return self._pair_keys[np.minimum(place, len(self._pair_keys) - 1)] == key if len(self._pair_keys) else key < 0
 
     @property
-    def all_items(self) -> np.ndarray:
-        """int64 [T]: items of user 0, ascending, then those of user 1, and so on; `counts_U` of each."""
-        return self._pair_keys % self.num_items
+    def jagged(self) -> tuple[np.ndarray, np.ndarray]:
+        """Items of user 0, ascending, then those of user 1, and so on, int64 [T]; where each user's end, int64 [num_users]."""
+        return self._pair_keys % self.num_items, self.counts_U.cumsum()
 
     def items_of(self, user: int) -> np.ndarray:
         """The user's touched items, ascending."""

@@ -130,9 +130,8 @@ def leave_out_user_items(loaded: LoadedRun, *, data: Path, ranks: Ranks) -> None
         raise UserError(
             f"--mask-user-items: {type(task.model).__name__} scores given candidates; matching models rank the catalogue"
         )
-    touched = TouchedItems.load(data, schema)
-    item_T, end_U = (torch.from_numpy(values).to(ranks.device) for values in (touched.all_items, touched.counts_U.cumsum()))
-    task.seen_items = (schema.user_key, ItemsOfUsers(item_T, end_U))
+    items = ItemsOfUsers(*(torch.from_numpy(values).to(ranks.device) for values in TouchedItems.load(data, schema).jagged))
+    task.seen_items = (schema.user_key, items)
 
 
 def evaluate_run(

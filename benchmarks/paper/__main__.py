@@ -49,6 +49,8 @@ class TableArguments:
     """Only cells of these recipes; default: every cell of the budget."""
     sweeps: bool = False
     """FIT on ml1m_stride50 only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
+    times: bool = True
+    """Record times; False leaves them blank, for machines that do other work too, and `times` measures them later."""
     train: bool = True
     """Train what is missing; otherwise only render what is recorded."""
 
@@ -103,12 +105,12 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     trained = next(cell for cell in table.cells if cell.role != "counted")
     count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
     if arguments.train:
-        fill(table, cells, path, seeds=arguments.seeds)
+        fill(table, cells, path, seeds=arguments.seeds, times=arguments.times)
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
         if arguments.sweeps:
             for figure, swept in SWEEPS.items():
-                fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds)
+                fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds, times=arguments.times)
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
     if arguments.paper == "fit":

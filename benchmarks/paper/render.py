@@ -1,12 +1,12 @@
 """A paper's table as Markdown: ours beside the paper's, and who is ahead of whom."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
-from benchmarks.paper.rows import cell_of, config_of
+from benchmarks.paper.rows import cell_of, column_unseen, config_of
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
-from benchmarks.paper.unseen import column_of
 from benchmarks.trained_runs import mean, origin, spread
 from trainer.metrics import rela_impr
 from trainer.paired_difference import Difference
@@ -66,7 +66,7 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
             runs = rows[cell.label]
             values = [_beside(spread(runs, f"test_{name}", 4), cell.paper.get(name), 4) for name in table.metrics]
             if table.unseen:
-                values.append(spread(runs, column_of(table.unseen), 4))
+                values.append(spread(runs, column_unseen(table.unseen), 4))
             if table.base:
                 values.append(_improvement(table, cell, base, rows))
             values.append(_lead(table, cells, cell, rows, differences))
@@ -107,11 +107,16 @@ def lead(
 ) -> Difference | None:
     """Headline of a pair's first cell minus that of its second on the same test rows, mean over seeds; None where none is recorded.
 
-    Seeds share the test rows, so the mean over seeds keeps (about) one seed's error.
+    Its error is that of rows and seeds together. Seeds share the test rows, so the mean keeps (about) one seed's error of rows;
+    how seeds differ is known from two on.
     """
     pairs = [one for one in pairs_of(table, cells, rows) if one[:2] == pair]
     found = [row for one in pairs if (row := difference_of(one, differences))]
-    return Difference(mean(found, "difference"), mean(found, "standard_error")) if found else None
+    if not found:
+        return None
+    values = [float(row["difference"]) for row in found]
+    of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+    return Difference(statistics.fmean(values), math.sqrt(mean(found, "standard_error") ** 2 + of_seeds))
 
 
 def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]) -> str:
@@ -144,16 +149,19 @@ def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: S
     for cell in trained:
         if cell.role == "proposed" and baseline is not None:
             found = lead(table, cells, (cell, baseline), rows, differences)
-            sentences.append(_against(cell, baseline, found, NAMES.get(table.headline, table.headline)))
+            seeds = min(len(rows[cell.label]), len(rows[baseline.label]))
+            sentences.append(_against(cell, baseline, found, NAMES.get(table.headline, table.headline), seeds=seeds))
     return " ".join(sentences)
 
 
-def _against(cell: Cell, baseline: Cell, found: Difference | None, metric: str) -> str:
+def _against(cell: Cell, baseline: Cell, found: Difference | None, metric: str, *, seeds: int) -> str:
     if found is None:
         return f"{cell.label} and the best baseline, {baseline.label}, are not compared row by row yet."
-    figures = f"{found.value:+.4f} {metric}, {abs(found.z):.1f} standard errors"
+    figures = f"{found.value:+.4f} {metric}, {abs(found.z):.1f} standard errors" + (
+        ", of rows alone: one seed" if seeds == 1 else ""
+    )
     if abs(found.z) < SIGNIFICANT:
-        return f"Between {cell.label} and the best baseline, {baseline.label}, the test rows decide nothing ({figures})."
+        return f"Between {cell.label} and the best baseline, {baseline.label}, nothing is decided ({figures})."
     return f"{cell.label} is {'ahead of' if found.value > 0 else 'behind'} the best baseline, {baseline.label} ({figures})."
 
 
@@ -178,7 +186,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
         notes.append(f"The standard error of one test {NAMES.get(table.headline, table.headline)} is up to {error:.4f}.")
     notes += [
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
-        "same test rows, mean over seeds ± the paired standard error of one (`benchmarks.paper.significance`).",
+        "same test rows, mean over seeds ± its standard error, of rows (paired, `benchmarks.paper.significance`) and of seeds.",
         *([] if table.unseen is None else ["Seen items: all that the user touched before, as in most published full rankings."]),
         "ms/sample: inference in batches of 512 where the model was trained.",
         *([table.note] if table.note else []),

@@ -20,12 +20,18 @@ from trainer.config import RunConfig
 from trainer.errors import CheckpointError
 from trainer.evaluation import load_run
 from trainer.process_group import distributed
+from trainer.results import has_results, read_results
 
 log = logging.getLogger(__name__)
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
 TIMED = LoaderConfig(batch_size=512)
 """Batches whose inference is timed: alike for all models."""
+
+
+def column_unseen(metric: str) -> str:
+    """Where the results file has a test metric of rankings without the items that a user touched before."""
+    return f"test_{metric}_unseen"
 
 
 def config_of(cell: Cell, *, seed: int) -> RunConfig:
@@ -38,7 +44,20 @@ def _config(recipe: str, overrides: tuple[str, ...], seed: int) -> RunConfig:
     return parse_run_config(["--recipe", recipe, *overrides, "--seed", str(seed)])
 
 
-def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any]) -> dict[str, str]:
+def is_here(cell: Cell, row: dict[str, str]) -> bool:
+    """Whether the run of a cell's row and the data it was trained on are on this machine; no if others with their names are."""
+    if cell.role == "counted":
+        return False
+    config = config_of(cell, seed=int(row["seed"]))
+    run, folder = ROOT / config.run_dir, ROOT / config.data
+    if not has_results(run) or not (folder / "schema.json").exists():
+        return False
+    identity = Schema.load(folder).identity
+    # rows without `data` are older than that column
+    return read_results(run)["data_identity"] == identity and row.get("data") in (None, "", identity[:12])
+
+
+def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any], times: bool = True) -> dict[str, str]:
     """The row of a finished run.
 
     Args:
@@ -46,11 +65,12 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
         cell: what was trained.
         seed: of the run.
         results: its results.json.
+        times: whether it holds times; False where the machine did other work too.
     """
     metrics = results["metrics"]
     test = metrics["test"] | {f"popularity_{name}": value for name, value in metrics.get("test_popularity", {}).items()}
-    milliseconds = milliseconds_per_sample(config_of(cell, seed=seed))
-    return {
+    milliseconds = milliseconds_per_sample(config_of(cell, seed=seed)) if times else None
+    row = {
         "recipe": cell.recipe,
         "overrides": " ".join(cell.overrides),
         "seed": str(seed),
@@ -64,6 +84,7 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
         "inference_ms_per_sample": "" if milliseconds is None else f"{milliseconds:.5f}",
         **run_columns(results),
     }
+    return row if times else row | {"train_seconds_per_epoch": ""}
 
 
 def milliseconds_per_sample(config: RunConfig) -> float | None:
@@ -94,8 +115,14 @@ def count_baselines(table: PaperTable, paper: Paper, path: Path, *, data: Path) 
 def _counted_rows(paper: Paper, data: Path) -> Sequence[dict[str, str]]:
     if paper == "fit":
         return [popularity.popularity_row(data)]
-    # a row's own items compete, as they do for the models
-    return [row | {"seed": "", "num_ranks": ""} for row in counted_matching.counted_rows(data) if row["mask_history"] == "False"]
+    counted = counted_matching.counted_rows(data)
+    unseen = {row["recipe"]: row["test_recall@10"] for row in counted if row["left_out"] == "user items"}
+    # all items compete, as they do for the models; with one target a row hr@10 is recall@10
+    return [
+        row | {"seed": "", "num_ranks": "", column_unseen("hr@10"): unseen[row["recipe"]]}
+        for row in counted
+        if row["left_out"] == "nothing"
+    ]
 
 
 def cell_of(row: dict[str, str], cells: Sequence[Cell]) -> Cell | None:

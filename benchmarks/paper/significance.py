@@ -3,7 +3,7 @@
 Both models of a pair are scored on the same test rows, which is far sharper than the two metrics' own errors: rows that are hard
 are hard for both. AUCs are compared by the method of DeLong, DeLong and Clarke-Pearson (1988), in the form of Obuchowski (1997)
 where a user has several rows, which count together; shares of rows whose target is among the first K by the paired standard error.
-Seeds share the test rows, so a mean over seeds keeps (about) one seed's error.
+Seeds share the test rows, so a mean over seeds keeps (about) one seed's error of rows; `render.lead` adds what seeds differ by.
 """
 
 import dataclasses

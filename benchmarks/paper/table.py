@@ -7,26 +7,34 @@ from typing import NamedTuple
 
 from benchmarks.paper import significance
 from benchmarks.paper.cells import Cell, PaperTable
-from benchmarks.paper.rows import KEY, cell_of, config_of, trained_row
-from benchmarks.readme import ROOT
+from benchmarks.paper.rows import KEY, cell_of, config_of, is_here, trained_row
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, mean
 from trainer.errors import CheckpointError
-from trainer.results import has_results
 
 log = logging.getLogger(__name__)
 Rows = dict[str, list[dict[str, str]]]
 """Label of a cell -> its rows, a row for each seed."""
 
 
-def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int) -> None:
-    """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be."""
+def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True) -> None:
+    """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be.
+
+    Where a cell fails, the others go on; then the first error is raised. `times` False leaves the rows' times blank.
+    """
+    failed: list[Exception] = []
     known = {(label, row["seed"]) for label, rows in rows_by_label(cells, read_rows(path)).items() for row in rows}
     for seed in range(seeds):
         for cell in cells:
             if cell.role != "counted" and (cell.label, str(seed)) not in known:
-                results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
-                replace_rows(path, [trained_row(table, cell, seed=seed, results=results)], key=KEY)
+                try:
+                    results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
+                    replace_rows(path, [trained_row(table, cell, seed=seed, results=results, times=times)], key=KEY)
+                except Exception as error:  # the other cells go on and are recorded
+                    log.exception("%s, seed %d, failed", cell.label, seed)
+                    failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def rows_by_label(cells: Sequence[Cell], rows: Sequence[dict[str, str]]) -> Rows:
@@ -69,11 +77,12 @@ def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, di
 
     A pair is left out, with a warning, where a run's checkpoints are gone.
     """
-    recorded = read_rows(differences)
-    pairs = list(pairs_of(table, cells, rows_by_label(cells, read_rows(path))))
+    recorded, rows = read_rows(differences), rows_by_label(cells, read_rows(path))
+    here = {(cell.label, row["seed"]) for cell in cells for row in rows.get(cell.label, ()) if is_here(cell, row)}
+    pairs = list(pairs_of(table, cells, rows))
     known: dict[tuple[str, int], significance.SplitRows] = {}
     for pair in pairs:
-        if difference_of(pair, recorded) or not all(_is_here(cell, pair.seed) for cell in pair[:2]):
+        if difference_of(pair, recorded) or not all((cell.label, str(pair.seed)) in here for cell in pair[:2]):
             continue
         try:
             for cell in pair[:2]:
@@ -91,7 +100,3 @@ def difference_of(pair: Pair, recorded: Sequence[dict[str, str]]) -> dict[str, s
     """This pair's row of the differences, if any."""
     config = " ".join(config_of(cell, seed=pair.seed).fingerprint[:12] for cell in pair[:2])
     return next((row for row in recorded if row["config"] == config), None)
-
-
-def _is_here(cell: Cell, seed: int) -> bool:
-    return has_results(ROOT / config_of(cell, seed=seed).run_dir)

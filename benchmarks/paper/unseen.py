@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.paper.cells import Cell, PaperTable
-from benchmarks.paper.rows import KEY, config_of
+from benchmarks.paper.rows import KEY, column_unseen, config_of, is_here
 from benchmarks.paper.table import rows_by_label
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows, replace_rows
@@ -13,14 +13,8 @@ from trainer.config import RunConfig
 from trainer.errors import CheckpointError
 from trainer.evaluation import evaluate_run, leave_out_user_items, load_run
 from trainer.process_group import distributed
-from trainer.results import has_results
 
 log = logging.getLogger(__name__)
-
-
-def column_of(metric: str) -> str:
-    """Where the results file has a test metric by that protocol."""
-    return f"test_{metric}_unseen"
 
 
 def rank_unseen(table: PaperTable, cells: Sequence[Cell], path: Path) -> None:
@@ -34,13 +28,10 @@ def rank_unseen(table: PaperTable, cells: Sequence[Cell], path: Path) -> None:
     for label, rows in rows_by_label(cells, read_rows(path)).items():
         cell = next(cell for cell in cells if cell.label == label)
         for row in rows:
-            if cell.role == "counted" or row.get(column_of(metric)):
-                continue
-            config = config_of(cell, seed=int(row["seed"]))
-            if not has_results(ROOT / config.run_dir):
+            if row.get(column_unseen(metric)) or not is_here(cell, row):
                 continue
             try:
-                row[column_of(metric)] = f"{metrics_unseen(config)[metric]:.6f}"
+                row[column_unseen(metric)] = f"{metrics_unseen(config_of(cell, seed=int(row['seed'])))[metric]:.6f}"
             except CheckpointError as error:
                 log.warning("%s, seed %s, is not ranked among unseen items: %s", label, row["seed"], error)
                 continue

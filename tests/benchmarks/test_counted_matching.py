@@ -14,9 +14,12 @@ from benchmarks.counted_matching import (
     by_popularity,
     cosines,
     counted_rows,
+    history,
     measure,
     nearest,
+    nothing,
     read_histories,
+    touched_of,
 )
 from dataloaders.negatives import item_frequencies
 from dataloaders.schema import Schema
@@ -41,7 +44,8 @@ def rows_of(*rows: tuple[list[int], int], num_items: int) -> Histories:
     offsets = np.cumsum([0, *(len(history) for history, _ in rows)])
     history_BM = sp.csr_array((np.ones(len(items)), items, offsets), shape=(len(rows), num_items))
     lengths_B = torch.tensor([len(history) for history, _ in rows])
-    return Histories(history_BM, torch.from_numpy(items), lengths_B, torch.tensor([target for _, target in rows]))
+    target_B = torch.tensor([target for _, target in rows])
+    return Histories(history_BM, torch.from_numpy(items), lengths_B, target_B, torch.arange(len(rows)))
 
 
 def cosines_by_loop(owners: list[set[int]]) -> np.ndarray:
@@ -87,7 +91,7 @@ def test_popularity_counts_training_targets_and_ranks_by_them(data: Path, users:
     counts = Counter(item for items in users for item in items[1:-2])
     frequency_M = torch.from_numpy(item_frequencies(data / "train", schema)).double()
     assert frequency_M.tolist()[:NUM_MOVIES] == [counts[item] for item in range(NUM_MOVIES)]
-    found = measure(by_popularity(frequency_M), read_histories(data / "test", schema), mask_history=False)
+    found = measure(by_popularity(frequency_M), read_histories(data / "test", schema), seen=nothing)
     ranks = [sum(int(count >= frequency_M[items[-1]]) for count in frequency_M) for items in users]
     assert found["num_rows"] == len(users)
     assert found["recall@10"] == pytest.approx(sum(rank <= 10 for rank in ranks) / len(users))
@@ -97,29 +101,39 @@ def test_popularity_counts_training_targets_and_ranks_by_them(data: Path, users:
 def test_seen_items_compete_unless_they_are_masked() -> None:
     popular = by_popularity(torch.tensor([5.0, 4.0, 3.0, 2.0]))
     rows = rows_of(([0, 1], 2), ([2], 2), num_items=4)
-    assert measure(popular, rows, mask_history=False)["mrr"] == pytest.approx(1 / 3)
-    assert measure(popular, rows, mask_history=True)["mrr"] == pytest.approx((1 + 1 / 3) / 2)  # a seen target competes itself
+    assert measure(popular, rows, seen=nothing)["mrr"] == pytest.approx(1 / 3)
+    assert measure(popular, rows, seen=history)["mrr"] == pytest.approx((1 + 1 / 3) / 2)  # a seen target competes itself
 
 
 def test_the_parts_that_are_scored_at_once_change_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = Schema.load(data)
     rows = read_histories(data / "test", schema)
     scores = by_neighbours(cosines(behaviours_of_users(data / "train", schema)))
-    whole = measure(scores, rows, mask_history=True)
+    whole = measure(scores, rows, seen=history)
     monkeypatch.setattr("benchmarks.counted_matching.ROWS_AT_ONCE", 7)
-    assert measure(scores, rows, mask_history=True) == whole
+    assert measure(scores, rows, seen=history) == whole
 
 
-def test_rows_name_both_baselines_with_and_without_masking_and_neighbours_find_more_than_popularity(data: Path) -> None:
+def test_what_a_user_ever_touched_does_not_compete(data: Path, users: list[list[int]]) -> None:
+    schema = Schema.load(data)
+    frequency_M = torch.from_numpy(item_frequencies(data / "train", schema)).double()
+    rows = read_histories(data / "test", schema)
+    found = measure(by_popularity(frequency_M), rows, seen=touched_of(data, schema))
+    ranks = []
+    for user, target in zip(rows.user_B.tolist(), rows.target_B.tolist(), strict=True):
+        left = [item for item in range(len(frequency_M)) if item not in users[user]]
+        ranks.append(1 + sum(int(frequency_M[item] >= frequency_M[target]) for item in left))
+    assert found["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    assert found["mrr"] > measure(by_popularity(frequency_M), rows, seen=history)["mrr"]
+
+
+def test_rows_name_both_baselines_by_what_does_not_compete_and_neighbours_find_more_than_popularity(data: Path) -> None:
     rows = counted_rows(data)
-    assert [(row["recipe"], row["mask_history"]) for row in rows] == [
-        ("popularity", "False"),
-        ("item_knn", "False"),
-        ("popularity", "True"),
-        ("item_knn", "True"),
+    assert [(row["recipe"], row["left_out"]) for row in rows] == [
+        (recipe, left_out) for left_out in ("nothing", "history", "user items") for recipe in ("popularity", "item_knn")
     ]
     assert all(row["test_rows"] == "120" for row in rows)
-    popularity, neighbours = (float(row["test_recall@20"]) for row in rows[2:])
+    popularity, neighbours = (float(row["test_recall@20"]) for row in rows[2:4])
     assert neighbours > popularity
     assert rows[3]["neighbours"].isdigit()
 

@@ -37,9 +37,12 @@ def test_parameters_and_inference_stand_beside_the_papers():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (0.004, "FIT is ahead of the best baseline, Two-Tower (+0.0040 AUC, 4.0 standard errors)."),
-        (-0.004, "FIT is behind the best baseline, Two-Tower (-0.0040 AUC, 4.0 standard errors)."),
-        (0.001, "Between FIT and the best baseline, Two-Tower, the test rows decide nothing (+0.0010 AUC, 1.0 standard errors)."),
+        (0.004, "FIT is ahead of the best baseline, Two-Tower (+0.0040 AUC, 4.0 standard errors, of rows alone: one seed)."),
+        (-0.004, "FIT is behind the best baseline, Two-Tower (-0.0040 AUC, 4.0 standard errors, of rows alone: one seed)."),
+        (
+            0.001,
+            "Between FIT and the best baseline, Two-Tower, nothing is decided (+0.0010 AUC, 1.0 standard errors, of rows alone: ",
+        ),
     ],
 )
 def test_the_table_says_whether_the_proposed_model_leads(value: float, expected: str):
@@ -48,6 +51,17 @@ def test_the_table_says_whether_the_proposed_model_leads(value: float, expected:
     assert expected in text
     assert f"| {value:+.4f} ± 0.0010 |" in line_of(text, "FIT")
     assert "| best baseline |" in line_of(text, "Two-Tower")
+
+
+def test_seeds_that_differ_make_a_lead_less_sure():
+    rows = [run(FIT, one, seed, 0.9) for one in (TWO_TOWER, OURS) for seed in (0, 1)]
+    alike = [difference(OURS, TWO_TOWER, seed, 0.004) for seed in (0, 1)]
+    assert "FIT is ahead of the best baseline, Two-Tower (+0.0040 AUC, 4.0 standard errors)." in render(FIT, rows, alike)
+    apart = [difference(OURS, TWO_TOWER, seed, value) for seed, value in enumerate((0.001, 0.007))]
+    # the root of .001² + .003²: half the distance of two seeds is the standard error of their mean
+    text = render(FIT, rows, apart)
+    assert "nothing is decided (+0.0040 AUC, 1.3 standard errors)." in text
+    assert "| +0.0040 ± 0.0032 |" in line_of(text, "FIT")
 
 
 def test_the_proposed_models_lead_stands_beside_every_other():

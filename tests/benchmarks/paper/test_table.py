@@ -39,13 +39,28 @@ def test_only_what_is_not_recorded_is_trained_seed_by_seed(tmp_path: Path, monke
         return {}
 
     monkeypatch.setattr(paper_table, "finished_run", finished_run)
-    monkeypatch.setattr(paper_table, "trained_row", lambda table, cell, seed, results: run(table, cell, seed, 0.9) | results)
+    monkeypatch.setattr(paper_table, "trained_row", lambda table, cell, seed, results, **_: run(table, cell, seed, 0.9) | results)
     older = run(FIT, OURS, 1, 0.5) | {"config": "older"}
     replace_rows(tmp_path / "runs.csv", [run(FIT, OURS, 0, 0.92), older], key=paper_table.KEY)
     for _ in range(2):
         fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2)
     assert trained == [("two_tower_ml1m_adam", "0"), ("two_tower_ml1m_adam", "1"), ("fit_ml1m_adam", "1")]
     assert len(read_rows(tmp_path / "runs.csv")) == 5  # the older one stays
+
+
+def test_where_a_cell_fails_the_others_are_recorded_and_the_error_is_raised_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def finished_run(recipe: str, **_words: object) -> dict:
+        if recipe == TWO_TOWER.recipe:
+            raise RuntimeError("the loss is NaN")
+        return {}
+
+    monkeypatch.setattr(paper_table, "finished_run", finished_run)
+    monkeypatch.setattr(paper_table, "trained_row", lambda table, cell, seed, results, **_: run(table, cell, seed, 0.9) | results)
+    with pytest.raises(RuntimeError, match="the loss is NaN"):
+        fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2)
+    assert [(row["recipe"], row["seed"]) for row in read_rows(tmp_path / "runs.csv")] == [(OURS.recipe, "0"), (OURS.recipe, "1")]
 
 
 def test_the_best_baseline_has_the_best_headline_and_is_no_ablation():
@@ -82,7 +97,7 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, mo
         return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double())
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
-    monkeypatch.setattr(paper_table, "has_results", lambda folder: "seed1" not in folder.name)
+    monkeypatch.setattr(paper_table, "is_here", lambda _cell, row: row["seed"] != "1")
     runs, differences = tmp_path / "runs.csv", tmp_path / "differences.csv"
     replace_rows(runs, [run(T2DIFF, one, seed, value) for one, value in ((SASREC, 0.3), (CASER, 0.2)) for seed in (0, 1)], key=())
     for _ in range(2):
@@ -105,7 +120,7 @@ def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
         return SplitRows(config, torch.tensor([1.0, 0.0, float(cell.label == "SASRec")]).double())
 
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
-    monkeypatch.setattr(paper_table, "has_results", lambda _folder: True)
+    monkeypatch.setattr(paper_table, "is_here", lambda *_: True)
     runs, differences = tmp_path / "runs.csv", tmp_path / "differences.csv"
     recorded = ((SASREC, 0.3), (CASER, 0.2), (proposed, 0.1))
     replace_rows(runs, [run(T2DIFF, one, 0, value) for one, value in recorded], key=())

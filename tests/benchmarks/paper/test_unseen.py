@@ -25,7 +25,7 @@ def test_runs_that_are_here_are_ranked_once(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "runs.csv"
     replace_rows(path, [run(T2DIFF, SASREC, seed, 0.2) for seed in (0, 1)] + [run(T2DIFF, CASER, 0, 0.1)], key=unseen.KEY)
     monkeypatch.setattr(unseen, "metrics_unseen", metrics_unseen)
-    monkeypatch.setattr(unseen, "has_results", lambda folder: "caser" not in folder.name)
+    monkeypatch.setattr(unseen, "is_here", lambda cell, _row: cell is SASREC)
     for _ in range(2):
         unseen.rank_unseen(T2DIFF, T2DIFF.of_budget("tuned"), path)
     assert ranked == [("sasrec_ml1m", 0), ("sasrec_ml1m", 1)]
@@ -44,7 +44,7 @@ def test_a_run_without_checkpoints_is_left_out_with_a_warning(
 
     replace_rows(tmp_path / "runs.csv", [run(T2DIFF, SASREC, 0, 0.2)], key=unseen.KEY)
     monkeypatch.setattr(unseen, "metrics_unseen", metrics_unseen)
-    monkeypatch.setattr(unseen, "has_results", Path.is_absolute)
+    monkeypatch.setattr(unseen, "is_here", lambda *_: True)
     with caplog.at_level(logging.WARNING):
         unseen.rank_unseen(T2DIFF, [SASREC], tmp_path / "runs.csv")
     assert "SASRec, seed 0, is not ranked among unseen items: " in caplog.text
