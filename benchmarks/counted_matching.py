@@ -20,10 +20,11 @@ import tyro
 
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import replace_rows
-from dataloaders.negatives import TouchedItems, item_frequencies
+from dataloaders.negatives import item_frequencies
 from dataloaders.parquet_reader import ParquetReader
 from dataloaders.parquet_writer import split_types
 from dataloaders.schema import Schema
+from dataloaders.touched_items import TouchedItems
 from models.ranking import ItemsOfUsers, ranks_of_scores
 from trainer.cli import one_screen_errors
 from trainer.provenance import provenance
@@ -129,19 +130,9 @@ def read_histories(folder: Path, schema: Schema) -> Histories:
 
 def behaviours_of_users(folder: Path, schema: Schema) -> sp.csr_array:
     """Which items each user has in a split's histories or targets, 0 or 1, float64 [N, M]."""
-    item = schema.feature(schema.item_key)
-    history = next(feature for feature in schema.side("history") if feature.space == item.space)
-    names = (schema.user_key, history.name, item.name)
-    reader = ParquetReader.of_split(folder, types={name: split_types(schema)[name] for name in names})
-    pairs = np.empty(0, dtype=np.int64)
-    for position in range(len(reader.groups)):
-        group = reader.read(position)
-        user_B, column = group.scalars[schema.user_key].astype(np.int64), group.lists[history.name]
-        user_J = np.repeat(user_B, np.diff(column.offsets))
-        found = np.concatenate([user_B * item.vocab_size + group.scalars[item.name], user_J * item.vocab_size + column.values])
-        pairs = np.union1d(pairs, found)
-    shape = (schema.feature(schema.user_key).vocab_size, item.vocab_size)
-    return sp.csr_array((np.ones(len(pairs)), (pairs // item.vocab_size, pairs % item.vocab_size)), shape=shape)
+    item_T, end_U = TouchedItems.of_split(folder, schema).jagged
+    shape = (len(end_U), schema.feature(schema.item_key).vocab_size)
+    return sp.csr_array((np.ones(len(item_T)), item_T, np.concatenate([[0], end_U])), shape=shape)
 
 
 def cosines(behaviour_NM: sp.csr_array) -> sp.csr_array:

@@ -5,12 +5,10 @@ rejection: with the user's touched items t_0 < t_1 < ..., the r-th untouched ite
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from dataloaders.counter_random import below, fold_key, random_pairs
@@ -18,11 +16,13 @@ from dataloaders.errors import DataError
 from dataloaders.parquet_reader import ParquetReader
 from dataloaders.parquet_writer import split_types
 from dataloaders.schema import Schema
+from dataloaders.touched_items import TouchedItems
 from dataloaders.validation import BadRowPolicy, check_row_group
 
 _UNIFORM, _POPULARITY, _SHARED = 101, 102, 103
 
 NegativeKind = Literal["none", "uniform", "popularity", "shared"]
+Excluded = Literal["ever", "train"]
 _MAX_REDRAWS = 8
 # counters of one row: draw d, round q -> d * stride + q; the stride leaves room for the exact draw that ends the rounds
 _ROUND_STRIDE = _MAX_REDRAWS + 1
@@ -44,10 +44,15 @@ class NegativeConfig:
     """Negatives of each row, or what each row adds to the shared ones; not used by `none`."""
     resample: bool = True
     """True draws anew in every epoch; False keeps each row's negatives (those of epoch 0)."""
+    excluded: Excluded = "ever"
+    """Items that are no negatives of a user. `ever`: all that the user touched, in later splits too, as FIT has it; `train`: those
+    in training rows and their histories, so that nothing tells which items later rows are about."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NegativeKind):
             raise ValueError(f"negatives: kind={self.kind!r}, expected one of {get_args(NegativeKind)}")
+        if self.excluded not in get_args(Excluded):
+            raise ValueError(f"negatives: excluded={self.excluded!r}, expected one of {get_args(Excluded)}")
         if self.num < 1:
             raise ValueError(f"negatives: num={self.num}, expected at least 1; kind='none' turns negatives off")
 
@@ -92,78 +97,6 @@ def draw_shared(config: NegativeConfig, *, seed: int, epoch: int, row_id_B: np.n
     """Items drawn uniformly from the whole catalogue, int64 [num · B]; a row's part depends on (seed, epoch, its row_id) only."""
     random_DB = random_pairs(fold_key(seed, epoch, _SHARED), row_id_B, np.arange(config.num)[:, None])
     return below(random_DB, num_items).reshape(-1)
-
-
-class TouchedItems:
-    """Which items each user ever touched.
-
-    Args:
-        user_T: user ids, ascending.
-        item_T: item ids, ascending within a user, distinct.
-        num_users: user ids are in [0, num_users).
-        num_items: item ids are in [0, num_items).
-        where: what messages call the source.
-
-    Raises:
-        DataError: an id is out of range, or the pairs are not sorted and distinct.
-    """
-
-    def __init__(
-        self, user_T: np.ndarray, item_T: np.ndarray, *, num_users: int, num_items: int, where: str = "user_items"
-    ) -> None:
-        user_T, item_T = user_T.astype(np.int64), item_T.astype(np.int64)
-        for name, ids, size in (("user", user_T, num_users), ("item", item_T, num_items)):
-            if len(ids) and not 0 <= ids.min() <= ids.max() < size:
-                row = int(np.flatnonzero((ids < 0) | (ids >= size))[0])
-                raise DataError(f"{where}, row {row}, column {name!r}: id {ids[row]}, expected 0 <= id < {size}")
-        pairs = user_T * num_items + item_T
-        if len(pairs) and (steps := np.diff(pairs)).size and steps.min() <= 0:
-            row = int(np.flatnonzero(steps <= 0)[0]) + 1
-            raise DataError(f"{where}, row {row}: pairs must be distinct and sorted by user, then item; prepare the data set again")
-        self.where, self.num_items = where, num_items
-        self.counts_U = np.bincount(user_T, minlength=num_users)
-        """Items that each user touched."""
-        self._starts_U = np.cumsum(self.counts_U) - self.counts_U
-        place_T = np.arange(len(item_T)) - self._starts_U[user_T]
-        self._gap_keys = user_T * (num_items + 1) + item_T - place_T
-
-    @classmethod
-    def load(cls, folder: Path, schema: Schema) -> "TouchedItems":
-        """Read `folder`/user_items.parquet."""
-        path = folder / "user_items.parquet"
-        table = ParquetReader([path], types={"user": pa.int32(), "item": pa.int32()}).read_all()
-        if table.nulls:
-            raise DataError(f"{path}: columns {sorted({column for column, _ in table.nulls})} hold nulls, expected ids")
-        num_users, num_items = (schema.feature(key).vocab_size for key in (schema.user_key, schema.item_key))
-        users, items = table.scalars["user"], table.scalars["item"]
-        return cls(users, items, num_users=num_users, num_items=num_items, where=str(path))
-
-    @cached_property
-    def _pair_keys(self) -> np.ndarray:
-        user_T = np.repeat(np.arange(len(self.counts_U)), self.counts_U)
-        item_T = self._gap_keys - user_T * (self.num_items + 1) + np.arange(len(user_T)) - self._starts_U[user_T]
-        return user_T * self.num_items + item_T
-
-    def contains(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Whether each user touched each item; the two broadcast against each other."""
-        key = np.asarray(user, dtype=np.int64) * self.num_items + item
-        place = np.searchsorted(self._pair_keys, key)
-        return self._pair_keys[np.minimum(place, len(self._pair_keys) - 1)] == key if len(self._pair_keys) else key < 0
-
-    @property
-    def jagged(self) -> tuple[np.ndarray, np.ndarray]:
-        """Items of user 0, ascending, then those of user 1, and so on, int64 [T]; where each user's end, int64 [num_users]."""
-        return self._pair_keys % self.num_items, self.counts_U.cumsum()
-
-    def items_of(self, user: int) -> np.ndarray:
-        """The user's touched items, ascending."""
-        start = int(self._starts_U[user])
-        return self._pair_keys[start : start + int(self.counts_U[user])] - user * self.num_items
-
-    def untouched(self, user_B: np.ndarray, rank_DB: np.ndarray) -> np.ndarray:
-        """The rank-th item (from 0, ascending) that each user never touched."""
-        keys = user_B.astype(np.int64) * (self.num_items + 1) + rank_DB
-        return rank_DB + np.searchsorted(self._gap_keys, keys, side="right") - self._starts_U[user_B]
 
 
 class NegativeSampler:
@@ -239,7 +172,11 @@ def negative_sampler(
     if config.kind in ("none", "shared"):
         return None
     frequency_I = item_frequencies(folder / "train", schema, bad_rows=bad_rows) if config.kind == "popularity" else None
-    return NegativeSampler(TouchedItems.load(folder, schema), num=config.num, seed=seed, frequency_I=frequency_I)
+    if config.excluded == "ever":
+        touched = TouchedItems.load(folder, schema)
+    else:
+        touched = TouchedItems.of_split(folder / "train", schema, bad_rows=bad_rows)
+    return NegativeSampler(touched, num=config.num, seed=seed, frequency_I=frequency_I)
 
 
 def item_frequencies(folder: Path, schema: Schema, *, bad_rows: BadRowPolicy = "raise") -> np.ndarray:

@@ -27,7 +27,7 @@ NOT_IN_FINGERPRINT = (
     "checkpoint",
 )
 """What may change between two starts of one run, since it changes no result."""
-ADDED_FIELDS: dict[str, object] = {"embeddings.features": None}
+ADDED_FIELDS: dict[str, object] = {"embeddings.features": None, "loader.negatives.excluded": "ever"}
 """Fields that older runs did not have -> the value that means what they did; with it they are no part of the fingerprint."""
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from dataloaders.loader import Dataloader
-from dataloaders.negatives import TouchedItems
 from dataloaders.schema import Schema
+from dataloaders.touched_items import TouchedItems
 from models.ranking import ItemsOfUsers
 from models.tasks import MatchingLossConfig, MatchingTask
 from trainer import checkpoint

@@ -183,6 +183,12 @@ def _fit_with_fewer_rows(dataset: Dataset) -> PaperTable:
     )
 
 
+INPUTS_AND_TARGETS = (
+    "T2Diff, its ablations and HSTU read how long ago each behaviour was (in 42 % of the test rows the newest one is of the "
+    "target's own second), Caser and DAT+ the user's id, all other models the items alone. By their papers' presets SASRec, "
+    "GRU4Rec and HSTU predict every behaviour of a sequence in place of a row's target; Algorithms 1 and 2 have the tuned budget."
+)
+"""What differs between the rows of T2Diff's Table 2."""
 TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
     ("t2diff", "ml1m"): PaperTable(
         cells=(
@@ -202,9 +208,7 @@ TABLES: dict[tuple[Paper, Dataset], PaperTable] = {
         metrics=("recall@2", "recall@10", "recall@20", "mrr@2", "mrr@20", "ndcg@10"),
         headline="recall@20",
         unseen="hr@10",
-        note="T2Diff, its ablations and HSTU read how long ago each behaviour was (in 42 % of the test rows the newest one is of the "
-        "target's own second), Caser and DAT+ the user's id, all other models the items alone. By their papers' presets SASRec, "
-        "GRU4Rec and HSTU predict every behaviour of a sequence in place of a row's target; Algorithms 1 and 2 have the tuned budget.",
+        note=INPUTS_AND_TARGETS,
     ),
     ("fit", "ml1m"): PaperTable(
         cells=(

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from dataloaders.negatives import NegativeSampler, TouchedItems
+from dataloaders.negatives import NegativeSampler
 from dataloaders.parquet_writer import write_items, write_split, write_user_items
 from dataloaders.prepare import ml1m_raw
 from dataloaders.prepare.behaviours import TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs
@@ -26,6 +26,7 @@ from dataloaders.prepare.download import fetch_archive
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig, Targets, choose_targets
 from dataloaders.schema import Feature, Schema
+from dataloaders.touched_items import TouchedItems
 
 HISTORY_LEN = 50
 KNOWN_COUNTS = {

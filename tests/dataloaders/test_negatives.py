@@ -16,13 +16,14 @@ from dataloaders.errors import DataError
 from dataloaders.negatives import (
     NegativeConfig,
     NegativeSampler,
-    TouchedItems,
     check_task,
     draw_shared,
     item_frequencies,
     log_q,
     negative_sampler,
 )
+from dataloaders.parquet_writer import write_user_items
+from dataloaders.touched_items import TouchedItems
 from tests.dataloaders.small_dataset import NUM_ITEMS, NUM_USERS, SCHEMA, SmallDataset, to_columns, write_small_dataset
 
 
@@ -216,13 +217,53 @@ def test_the_sampler_that_a_config_asks_for_is_built(dataset: SmallDataset) -> N
     assert not set(drawn["uniform"].ravel()) & dataset.touched[0]
 
 
+def test_items_of_later_splits_are_negatives_where_only_training_rows_exclude_any(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, 200)
+    known: dict[int, set[int]] = {}
+    for row in dataset.rows.values():
+        known.setdefault(row["user"], set()).update([row["item"], *row["hist_item"]])
+    touched = TouchedItems.of_split(dataset.train, SCHEMA)
+    assert {user: set(touched.items_of(user).tolist()) for user in known} == known
+    # half of the catalogue is in no training row's item, so that what it has of a user can be of later splits alone
+    later = {user: {item for item in range(NUM_ITEMS // 2, NUM_ITEMS) if item not in items} for user, items in known.items()}
+    pairs = sorted((user, item) for user in known for item in known[user] | later[user])
+    write_user_items(tmp_path, pa.array([user for user, _ in pairs]), pa.array([item for _, item in pairs]))
+    row_id_B, user_B = np.arange(400), np.repeat(sorted(known)[:4], 100)
+    drawn = {}
+    for excluded in ("ever", "train"):
+        config = NegativeConfig(kind="uniform", num=5, excluded=excluded)
+        item_DB = negative_sampler(config, SCHEMA, tmp_path, seed=0).draw(epoch=0, row_id_B=row_id_B, user_B=user_B)
+        drawn[excluded] = {(user, item) for user, item in zip(np.tile(user_B, 5).tolist(), item_DB.ravel().tolist(), strict=True)}
+    assert not any(item in known[user] for pairs in drawn.values() for user, item in pairs)
+    assert not any(item in later[user] for user, item in drawn["ever"])
+    assert any(item in later[user] for user, item in drawn["train"])
+
+
+def test_bad_rows_of_the_split_exclude_nothing(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path, 10)
+    rows = list(dataset.rows.values())
+    rows[4] = rows[4] | {"hist_item": [NUM_ITEMS] * len(rows[4]["hist_item"]), "item": NUM_ITEMS}
+    for path in dataset.train.iterdir():
+        path.unlink()
+    pq.write_table(pa.table(to_columns(rows)), dataset.train / "part-0.parquet")
+    good = {(row["user"], item) for row in [*rows[:4], *rows[5:]] for item in [row["item"], *row["hist_item"]]}
+    touched = TouchedItems.of_split(dataset.train, SCHEMA, bad_rows="skip")
+    assert {(user, item) for user in range(NUM_USERS) for item in touched.items_of(user).tolist()} == good
+    with pytest.raises(DataError, match=r"row 4 .*id too large: 40"):
+        TouchedItems.of_split(dataset.train, SCHEMA)
+
+
 def test_log_q_is_the_log_of_the_share() -> None:
     torch.testing.assert_close(log_q(np.array([3, 0, 1])).exp(), torch.tensor([0.75, 0.0, 0.25]))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"kind": "hard"}, "kind='hard', expected one of"), ({"num": 0}, "num=0, expected at least 1")],
+    [
+        ({"kind": "hard"}, "kind='hard', expected one of"),
+        ({"num": 0}, "num=0, expected at least 1"),
+        ({"excluded": "test"}, "excluded='test'"),
+    ],
 )
 def test_config_names_the_field_that_is_out_of_range(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ BEFORE_FEATURES = {
     "fit_ml1m_rating": "05ddc413",
 }
 """Fingerprints of recipes at the last commit whose configurations had no `embeddings.features`."""
-OTHER_VALUES: dict[str, object] = {"embeddings.features": ("hist_item", "item")}
+OTHER_VALUES: dict[str, object] = {"embeddings.features": ("hist_item", "item"), "loader.negatives.excluded": "train"}
 
 
 def replaced(config: object, name: str, value: object) -> RunConfig:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dataloaders.batch import Batch
-from dataloaders.negatives import TouchedItems
 from dataloaders.schema import Schema
+from dataloaders.touched_items import TouchedItems
 from models.ranking import exact_scores
 from trainer import evaluate as evaluate_command
 from trainer.build import evaluation_loader, sharded_task

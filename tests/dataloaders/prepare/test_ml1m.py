@@ -10,11 +10,12 @@ import pytest
 
 from dataloaders.errors import DataError
 from dataloaders.loader import Dataloader, LoaderConfig
-from dataloaders.negatives import NegativeConfig, NegativeSampler, TouchedItems
+from dataloaders.negatives import NegativeConfig, NegativeSampler
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
 from dataloaders.prepare.protocols import ProtocolConfig
 from dataloaders.schema import Schema, content_id_of
+from dataloaders.touched_items import TouchedItems
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw, write_raw
 
 SPLITS = ("train", "validation", "test")
