@@ -1,7 +1,7 @@
 """HSTU, "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations" (ICML 2024)."""
 
 # B rows, M items, L places of the padded history (newest last), A places that ask, J behaviours of all histories, D width of a
-# behaviour, H heads, P = D / H, V buckets of time
+# behaviour, H heads, P = D / H, V buckets of time, G buckets of the time to the next behaviour
 
 from dataclasses import dataclass, field
 
@@ -13,6 +13,9 @@ from models.layers.padding import right_aligned
 from models.matching_model import CausalModel
 from models.tasks import MatchingLossConfig
 from models.types import InputDims, UserInputs
+
+NUM_TIME_BUCKETS = 128
+"""V, as in the authors' program; the last one holds 10^16 seconds and more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,9 @@ class HSTUConfig:
     """Heads of each; 2 in the large model."""
     dropout: float = 0.2
     """Share of the inputs and of what f2 is given dropped in training."""
-    time_lag: str | None = "hist_time_lag"
-    """History feature with the log2 bucket of request time minus behaviour time, for the relative time bias; None: no such bias."""
+    time_gap: str | None = "hist_time_gap"
+    """History feature with the bucket of the time from each behaviour to the next one, of the newest to the request
+    (`dataloaders.prepare.behaviours.time_gap_bucket`), for the relative time bias; None: no such bias."""
     all_positions: bool = False
     """Whether every behaviour of a history is predicted from those before it, as in the paper, which has one row for each user.
     False: a row teaches its own target alone, see SASRecConfig.all_positions."""
@@ -52,7 +56,7 @@ class HSTULayer(nn.Module):
         dim: D.
         num_heads: H, divides D.
         history_len: L.
-        num_buckets: V; 0 without times.
+        with_times: whether there is a relative time bias.
         dropout: share of what f2 is given dropped in training.
         device: where the parameters live.
 
@@ -61,7 +65,7 @@ class HSTULayer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, num_heads: int, history_len: int, num_buckets: int, dropout: float, device: torch.device | None = None
+        self, dim: int, *, num_heads: int, history_len: int, with_times: bool, dropout: float, device: torch.device | None = None
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -73,7 +77,7 @@ class HSTULayer(nn.Module):
         self.project_out = nn.Linear(dim, dim, device=device)  # f2
         self.dropout = nn.Dropout(dropout)
         self.position_bias_L = nn.Parameter(torch.empty(history_len, device=device))
-        self.time_bias_V = nn.Parameter(torch.empty(num_buckets, device=device)) if num_buckets else None
+        self.time_bias_V = nn.Parameter(torch.empty(NUM_TIME_BUCKETS, device=device)) if with_times else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -83,22 +87,13 @@ class HSTULayer(nn.Module):
         if self.time_bias_V is not None:
             nn.init.normal_(self.time_bias_V, std=0.02)
 
-    def forward(
-        self,
-        input_BLD: torch.Tensor,
-        allowed_BAL: torch.Tensor,
-        asked_at_BA: torch.Tensor,
-        between_VV: torch.Tensor,
-        time_BVL: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(self, input_BLD: torch.Tensor, allowed_BAL: torch.Tensor, time_bucket_BAL: torch.Tensor) -> torch.Tensor:
         """The last A places, [B, A, D]; each adds up what bool `allowed_BAL` lets it see, which may be nothing.
 
         Args:
             input_BLD: every place.
             allowed_BAL: who sees whom.
-            asked_at_BA: int64, bucket of the time that each place asks at; anything without times.
-            between_VV: int64, from `buckets_between`.
-            time_BVL: one-hot bucket of each behaviour's time.
+            time_bucket_BAL: int64, from `time_buckets`; anything without times.
         """
         batch, places, dim = input_BLD.shape
         asking, head_dim = allowed_BAL.shape[1], dim // self.num_heads
@@ -108,8 +103,7 @@ class HSTULayer(nn.Module):
         value_BHLP = value_BLD.reshape(batch, places, self.num_heads, head_dim).transpose(1, 2)
         bias_BAL = self._position_bias(asking)
         if self.time_bias_V is not None:
-            # spread over the places by a product, whose gradient adds up faster than that of a look-up of B·A·L numbers
-            bias_BAL = bias_BAL + torch.bmm(F.embedding(asked_at_BA, self.time_bias_V[between_VV]), time_BVL)
+            bias_BAL = bias_BAL + F.embedding(time_bucket_BAL, self.time_bias_V.unsqueeze(1)).squeeze(3)
         weight_BHAL = F.silu(torch.matmul(query_BHAP, key_BHPL) + bias_BAL.unsqueeze(1)) * allowed_BAL.unsqueeze(1)
         # the program divides by L, which the norm would undo
         attended_BAD = torch.matmul(weight_BHAL, value_BHLP).transpose(1, 2).reshape(batch, asking, dim)  # eq. 2
@@ -135,21 +129,21 @@ class HSTU(CausalModel):
         device: where the parameters live.
 
     Raises:
-        ValueError: the inputs lack a history or the time lag that the config names, or num_heads does not divide a behaviour's
+        ValueError: the inputs lack a history or the time gap that the config names, or num_heads does not divide a behaviour's
             width.
 
     Example::
 
-        model = HSTU(HSTUConfig(time_lag=None), dims=InputDims(profile=0, attributes=0, position=32, history_len=50))
+        model = HSTU(HSTUConfig(time_gap=None), dims=InputDims(profile=0, attributes=0, position=32, history_len=50))
         user_BD = model.user_vectors(users, torch.empty(num_users, 0))
     """
 
     def __init__(self, config: HSTUConfig, *, dims: InputDims, device: torch.device | None = None) -> None:
         super().__init__(dims, all_positions=config.all_positions)
-        self.time_lag_column = dims.context_column(config.time_lag, named_by="HSTUConfig.time_lag", without="time_lag None")
-        num_buckets = dims.context[self.time_lag_column][1] if self.time_lag_column >= 0 else 0
+        self.time_gap_column = dims.context_column(config.time_gap, named_by="HSTUConfig.time_gap", without="time_gap None")
+        num_gaps = dims.context[self.time_gap_column][1] if self.time_gap_column >= 0 else 0
         # of the data's meaning, so no part of a checkpoint
-        self.register_buffer("between_VV", buckets_between(num_buckets).to(device or "cpu"), persistent=False)
+        self.register_buffer("seconds_G", seconds_of_gaps(num_gaps).to(device or "cpu"), persistent=False)
         self.position_LD = nn.Parameter(torch.empty(dims.history_len, dims.position, device=device))
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
@@ -157,7 +151,7 @@ class HSTU(CausalModel):
                 dims.position,
                 num_heads=config.num_heads,
                 history_len=dims.history_len,
-                num_buckets=num_buckets,
+                with_times=num_gaps > 0,
                 dropout=config.dropout,
                 device=device,
             )
@@ -177,34 +171,39 @@ class HSTU(CausalModel):
         hidden_BLD = self.dropout(history_BLD * history_BLD.shape[2] ** 0.5 + self.position_LD)
         causal_LL = torch.ones(self.history_len, self.history_len, dtype=torch.bool, device=valid_BL.device).tril()
         allowed_BLL = causal_LL & valid_BL.unsqueeze(1)
-        asked_at_BL, time_BVL = self._times(users, hidden_BLD)
+        time_bucket_BLL = self._time_buckets(users)
         for depth, layer in enumerate(self.layers):
             # nobody looks at more of the last layer's places
             first = self.history_len - asking if depth == len(self.layers) - 1 else 0
-            hidden_BLD = layer(hidden_BLD, allowed_BLL[:, first:], asked_at_BL[:, first:], self.between_VV, time_BVL)
+            hidden_BLD = layer(hidden_BLD, allowed_BLL[:, first:], time_bucket_BLL[:, first:])
         return self.norm(hidden_BLD)
 
-    def _times(self, users: UserInputs, hidden_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """HSTULayer's `asked_at_BA` of all places and `time_BVL`, of no buckets without times.
-
-        A place asks at the time of what it predicts, as in the authors' program: when the next behaviour came, the newest one when
-        the request does.
-        """
+    def _time_buckets(self, users: UserInputs) -> torch.Tensor:
+        """HSTULayer's `time_bucket_BAL` of all places; without times int64 [B, L, 0]."""
         context_BLF = right_aligned(users.context_JF, users.history_lengths_B, self.history_len)
-        no_lag_BL = context_BLF[:, :, 0:0].sum(dim=2)
-        lag_BL = context_BLF[:, :, self.time_lag_column] if self.time_lag_column >= 0 else no_lag_BL
-        asked_at_BL = F.pad(lag_BL[:, 1:], [0, 1])  # bucket 0: no lag
-        bucket_V1 = torch.arange(self.between_VV.shape[0], device=lag_BL.device).unsqueeze(1)
-        return asked_at_BL, (lag_BL.unsqueeze(1) == bucket_V1).to(hidden_BLD.dtype)
+        if self.time_gap_column < 0:
+            return context_BLF[:, :, 0:0]
+        # places before the history have bucket 0, which is no time
+        return time_buckets(F.embedding(context_BLF[:, :, self.time_gap_column], self.seconds_G.unsqueeze(1)).squeeze(2))
 
 
-def buckets_between(num_buckets: int) -> torch.Tensor:
-    """Log2 bucket of the time from a behaviour of bucket v to one of bucket u, as far as the buckets tell; int64 [V (u), V (v)].
+def time_buckets(gap_BL: torch.Tensor, num_buckets: int = NUM_TIME_BUCKETS) -> torch.Tensor:
+    """Bucket of the time from each behaviour (the last axis) to when a place asks (the middle one), int64 [B, L, L].
 
-    Bucket 0 is no time before the request, bucket b stands for the middle of [2^(b−1), 2^b) seconds. Later behaviours, and those of
-    the same bucket, are at no distance.
+    A place asks at the time of what it predicts, as in the authors' program: when the next behaviour came, the newest one when the
+    request does. Buckets are the program's: ⌊ln(seconds) / 0.301⌋. Behaviours after a place, which it does not see, have bucket 0.
+
+    Args:
+        gap_BL: float64, seconds from each behaviour to the next one, of the newest to the request.
+        num_buckets: V; the last one holds all longer times too.
     """
-    bucket_V = torch.arange(num_buckets, dtype=torch.float64)
-    seconds_V = torch.where(bucket_V > 0, 0.75 * 2.0**bucket_V, 0.0)
-    between_VV = (seconds_V - seconds_V.unsqueeze(1)).clamp(min=0.0)
-    return torch.where(between_VV >= 1.0, between_VV.clamp(min=1.0).log2().floor() + 1.0, 0.0).long()
+    to_request_BL = gap_BL.flip(1).cumsum(1).flip(1)
+    asked_at_BL = F.pad(to_request_BL[:, 1:], [0, 1])
+    seconds_BLL = to_request_BL.unsqueeze(1) - asked_at_BL.unsqueeze(2)
+    return (seconds_BLL.clamp(min=1.0).log() / 0.301).long().clamp(max=num_buckets - 1)
+
+
+def seconds_of_gaps(num_gaps: int) -> torch.Tensor:
+    """Seconds in the middle of each bucket of `dataloaders.prepare.behaviours.time_gap_bucket`, float64 [num_gaps]."""
+    gap_G = torch.arange(num_gaps, dtype=torch.float64)
+    return torch.where(gap_G > 0, 2.0 ** ((gap_G - 0.5) / 8.0), 0.0)

@@ -15,7 +15,7 @@ from dataloaders.batch import Batch
 from dataloaders.collate import Collator
 from dataloaders.errors import DataError
 from dataloaders.parquet_reader import RowGroup
-from dataloaders.prepare.behaviours import time_lag_bucket
+from dataloaders.prepare.behaviours import time_gap_bucket, time_lag_bucket
 from dataloaders.row_groups import read_items
 from dataloaders.schema import Schema
 from models.tasks import MatchingTask
@@ -25,7 +25,7 @@ from trainer.process_group import Ranks
 from trainer.task_metrics import evaluation_recorder
 
 BATCH_ROWS = 512
-TIME_LAG, NEW_SESSION = "hist_time_lag", "hist_new_session"
+OF_TIMES = TIME_LAG, NEW_SESSION, TIME_GAP = "hist_time_lag", "hist_new_session", "hist_time_gap"
 """History features that follow from the times."""
 Ids = Literal["raw", "prepared"]
 PADDING: dict[Ids, int] = {"raw": 0, "prepared": -1}
@@ -165,11 +165,11 @@ def _context(task: MatchingTask, windows: Windows, *, data: Path) -> dict[str, n
     if task.embeddings.dims.profile:
         raise UserError("windows carry no user features, and this model uses some; train it without (--embeddings.features)")
     used = [name for name, _ in task.embeddings.dims.context]
-    unknown = [name for name in used if name not in (TIME_LAG, NEW_SESSION)]
+    unknown = [name for name in used if name not in OF_TIMES]
     if unknown or (used and windows.time_BH is None):
         raise UserError(
-            f"the model uses {unknown or used}, which these windows lack; give times in each line ({TIME_LAG}, {NEW_SESSION}), "
-            "or train it without (--embeddings.features, --model.attention.time-lag None)"
+            f"the model uses {unknown or used}, which these windows lack; give times in each line ({', '.join(OF_TIMES)}), or "
+            "train it without (--embeddings.features, --model.attention.time-lag None)"
         )
     context: dict[str, np.ndarray] = {}
     if windows.time_BH is None:
@@ -179,6 +179,8 @@ def _context(task: MatchingTask, windows: Windows, *, data: Path) -> dict[str, n
         context[TIME_LAG] = time_lag_bucket(np.where(valid_BH, request_B1 - time_BH, 0)).astype(np.int64)
     if NEW_SESSION in used:
         context[NEW_SESSION] = _begins_session(valid_BH, time_BH, gap_seconds=_session_gap_seconds(data))
+    if TIME_GAP in used:
+        context[TIME_GAP] = time_gap_bucket(np.where(valid_BH, np.diff(windows.time_BH, axis=1), 0)).astype(np.int64)
     return context
 
 

@@ -13,6 +13,9 @@ from dataloaders.negatives import NegativeSampler
 
 TIME_LAG_VOCAB = 33
 """Buckets of time_lag_bucket: 0 for no or negative lag, b for [2^(b-1), 2^b) seconds."""
+TIME_GAP_BUCKETS_PER_OCTAVE = 8
+TIME_GAP_VOCAB = TIME_GAP_BUCKETS_PER_OCTAVE * (TIME_LAG_VOCAB - 1) + 1
+"""Buckets of time_gap_bucket."""
 ROWS_PER_CHUNK = 65_536
 """Rows whose history positions are computed at once: bounds memory at about 100 MB of indices for histories of 50."""
 
@@ -65,6 +68,10 @@ class Behaviours:
         """int32 [N]: 1 for a user's first behaviour and for one that follows the last after more than `gap_seconds`, else 0."""
         silence_N = np.diff(self.time_N, prepend=self.time_N[:1])
         return ((silence_N > gap_seconds) | (self.num_earlier() == 0)).astype(np.int32)
+
+    def gap_to_next(self) -> np.ndarray:
+        """Seconds from each behaviour to the same user's next one, int64 [N]; 0 for the user's last."""
+        return np.where(self.is_last(), 0, np.diff(self.time_N, append=self.time_N[-1:]))
 
     def is_last(self) -> np.ndarray:
         """Whether each behaviour is its user's last, bool [N]."""
@@ -162,6 +169,23 @@ def time_lag_bucket(lag_J: np.ndarray) -> np.ndarray:
         )
     # frexp's exponent of a positive integer is its bit length, exactly
     return np.where(lag_J > 0, np.frexp(lag_J.astype(np.float64))[1], 0).astype(np.int32)
+
+
+def time_gap_bucket(gap_N: np.ndarray) -> np.ndarray:
+    """Bucket of a gap in seconds, int32 in [0, TIME_GAP_VOCAB): 0 where gap <= 0, else 1 + floor(8 log2(gap)).
+
+    Its middle is within 5 % of the gap, so that sums of gaps tell how far apart any two behaviours of a history are.
+
+    Raises:
+        DataError: a gap reaches 2^32 seconds (136 years), so the times are not in seconds.
+    """
+    longest = gap_N.max(initial=0)
+    if longest >= 2 ** (TIME_LAG_VOCAB - 1):
+        raise DataError(
+            f"a time gap of {longest} s exceeds 2^{TIME_LAG_VOCAB - 1} s; expected time stamps in seconds; convert them"
+        )
+    octaves_N = np.log2(np.maximum(gap_N, 1).astype(np.float64))
+    return np.where(gap_N > 0, 1 + np.floor(TIME_GAP_BUCKETS_PER_OCTAVE * octaves_N), 0).astype(np.int32)
 
 
 def distinct_pairs(user_N: np.ndarray, item_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

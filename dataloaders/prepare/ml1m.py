@@ -20,7 +20,7 @@ import pyarrow as pa
 from dataloaders.negatives import NegativeSampler
 from dataloaders.parquet_writer import write_items, write_split, write_user_items
 from dataloaders.prepare import ml1m_raw
-from dataloaders.prepare.behaviours import TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs
+from dataloaders.prepare.behaviours import TIME_GAP_VOCAB, TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs, time_gap_bucket
 from dataloaders.prepare.common import print_counts, run_command, save_schema, staged_folder, write_json
 from dataloaders.prepare.download import fetch_archive
 from dataloaders.prepare.ml1m_raw import RawMl1m, read_ml1m
@@ -56,6 +56,8 @@ class Ml1mConfig:
     """How rows are split."""
     session_gap_minutes: float = 30.0
     """next_item only: a silence longer than this begins a new session (history feature hist_new_session)."""
+    time_gaps: bool = False
+    """next_item only: add the history feature hist_time_gap, the time from each behaviour to the next one, which HSTU reads."""
     download: bool = False
     """Fetch the official archive from GroupLens into `raw` first, where a file is missing."""
     overwrite: bool = False
@@ -65,6 +67,8 @@ class Ml1mConfig:
         longest = 2 ** (TIME_LAG_VOCAB - 1) // 60
         if not 0 <= self.session_gap_minutes <= longest:
             raise ValueError(f"session_gap_minutes={self.session_gap_minutes}, expected 0 to {longest}, the longest time lag")
+        if self.time_gaps and self.task != "next_item":
+            raise ValueError(f"time_gaps with task={self.task}, expected task=next_item: its models alone read them")
 
 
 def prepare_ml1m(config: Ml1mConfig) -> None:
@@ -125,19 +129,21 @@ def _counts(raw: RawMl1m, behaviours: Behaviours) -> dict[str, int]:
 def _schema(raw: RawMl1m, config: Ml1mConfig) -> Schema:
     """The features in their fixed order; row counts are filled in later."""
     num_items, num_categories, num_genres = len(raw.raw_item_I), len(raw.categories), len(ml1m_raw.GENRES)
-    new_session = Feature(
-        name="hist_new_session", side="history", space="new_session", vocab_size=2, max_len=HISTORY_LEN, min_len=0
-    )
+
+    def history(name: str, space: str, vocab_size: int) -> Feature:
+        return Feature(name=name, side="history", space=space, vocab_size=vocab_size, max_len=HISTORY_LEN, min_len=0)
+
     features = (
         Feature(name="user", side="user", space="user", vocab_size=len(raw.raw_user_U)),
         Feature(name="gender", side="user", space="gender", vocab_size=len(ml1m_raw.GENDERS)),
         Feature(name="age", side="user", space="age", vocab_size=len(ml1m_raw.AGES)),
         Feature(name="occupation", side="user", space="occupation", vocab_size=len(ml1m_raw.OCCUPATIONS)),
         Feature(name="zip_region", side="user", space="zip_region", vocab_size=ml1m_raw.NUM_ZIP_REGIONS),
-        Feature(name="hist_item", side="history", space="item", vocab_size=num_items, max_len=HISTORY_LEN, min_len=0),
-        Feature(name="hist_category", side="history", space="category", vocab_size=num_categories, max_len=HISTORY_LEN, min_len=0),
-        Feature(name="hist_time_lag", side="history", space="time_lag", vocab_size=TIME_LAG_VOCAB, max_len=HISTORY_LEN, min_len=0),
-        *([new_session] if config.task == "next_item" else []),
+        history("hist_item", "item", num_items),
+        history("hist_category", "category", num_categories),
+        history("hist_time_lag", "time_lag", TIME_LAG_VOCAB),
+        *([history("hist_new_session", "new_session", 2)] if config.task == "next_item" else []),
+        *([history("hist_time_gap", "time_gap", TIME_GAP_VOCAB)] if config.time_gaps else []),
         Feature(name="item", side="item", space="item", vocab_size=num_items),
         Feature(name="category", side="item", space="category", vocab_size=num_categories),
         Feature(name="genres", side="item", space="genre", vocab_size=num_genres, max_len=num_genres, min_len=0),
@@ -178,6 +184,8 @@ def _row_builder(raw: RawMl1m, behaviours: Behaviours, config: Ml1mConfig) -> Ro
     history_columns = {"hist_item": behaviours.item_N, "hist_category": category_I[behaviours.item_N]}
     if config.task == "next_item":
         history_columns["hist_new_session"] = behaviours.begins_session(gap_seconds=round(60 * config.session_gap_minutes))
+    if config.time_gaps:
+        history_columns["hist_time_gap"] = time_gap_bucket(behaviours.gap_to_next())
     return RowBuilder(
         behaviours=behaviours,
         user_columns={"user": pa.array(np.arange(len(raw.raw_user_U), dtype=np.int32))} | raw.user_columns,
@@ -202,6 +210,7 @@ def _vocabularies(raw: RawMl1m, schema: Schema) -> dict[str, list[int] | list[st
         "genre": list(ml1m_raw.GENRES),
         "time_lag": ["0 s or less", *(f"{2**bucket} s to {2 ** (bucket + 1) - 1} s" for bucket in range(TIME_LAG_VOCAB - 1))],
         "new_session": ["no", "yes"],
+        "time_gap": [f"2^({bucket - 1}/8) s or more" if bucket else "0 s or less" for bucket in range(TIME_GAP_VOCAB)],
     }
     spaces = {feature.space for feature in schema.features} | {"item_title"}
     return {space: value for space, value in values.items() if space in spaces}

@@ -18,8 +18,7 @@ and `true_drift` (of the target's session).
 the target depends on three things alone: the previous category, the drift in force, and whether a session begins (the time lag
 tells). Where one begins, its drift is not drawn yet, each is as likely, and so the chance is spread over their categories.
 
-- `best_recall@K`: the sum of the K highest chances, averaged over the split's rows. No model can expect more, and a model has to
-  recognise the drift from the session's visible steps, some of which are random.
+- `best_recall@K`: the sum of the K highest chances, averaged over the split's rows; no model can expect more.
 - `best_recall@K_without_drift`: the same for one who knows all but the drift in force.
 - `popularity_recall@K`: the chance of the K items that are most popular in all, averaged over the rows.
 """
@@ -35,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataloaders.parquet_writer import write_items, write_split, write_user_items
-from dataloaders.prepare.behaviours import TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs
+from dataloaders.prepare.behaviours import TIME_GAP_VOCAB, TIME_LAG_VOCAB, Behaviours, RowBuilder, distinct_pairs, time_gap_bucket
 from dataloaders.prepare.common import Dice, print_counts, run_command, save_schema, staged_folder, write_json
 from dataloaders.prepare.protocols import ProtocolConfig, choose_targets
 from dataloaders.schema import Feature, Schema
@@ -217,8 +216,7 @@ def prepare_synthetic_sequences(config: SyntheticSequencesConfig) -> None:
         walks = draw_walks(config)
         builder = _row_builder(walks, config)
         write_items(folder, schema, builder.item_columns)
-        user_P, item_P = distinct_pairs(walks.user_N, walks.item_N)
-        write_user_items(folder, pa.array(user_P), pa.array(item_P))
+        write_user_items(folder, *(pa.array(id_P) for id_P in distinct_pairs(walks.user_N, walks.item_N)))
         protocol = ProtocolConfig(split="leave_one_out", validation="last_but_one", seed=config.seed)
         targets = choose_targets(builder.behaviours, config=protocol, min_history=1)
         num_rows = {"train": write_split(folder / "train", schema, builder.labelled(targets.train_T))}
@@ -270,6 +268,7 @@ def _row_builder(walks: Walks, config: SyntheticSequencesConfig) -> RowBuilder:
             "hist_item": behaviours.item_N,
             "hist_category": category_of(behaviours.item_N, num_categories=config.num_categories),
             "hist_new_session": behaviours.begins_session(gap_seconds=SESSION_GAP_SECONDS),
+            "hist_time_gap": time_gap_bucket(behaviours.gap_to_next()),
         },
         time_lag="hist_time_lag",
         max_len=HISTORY_LEN,
@@ -288,6 +287,7 @@ def _schema(config: SyntheticSequencesConfig) -> Schema:
         history("hist_category", "category", config.num_categories),
         history("hist_time_lag", "time_lag", TIME_LAG_VOCAB),
         history("hist_new_session", "new_session", 2),
+        history("hist_time_gap", "time_gap", TIME_GAP_VOCAB),
         Feature(name="item", side="item", space="item", vocab_size=config.num_items),
         Feature(name="category", side="item", space="category", vocab_size=config.num_categories),
     )

@@ -37,6 +37,7 @@ NEXT_ITEM_SCHEMA = dataclasses.replace(
     features=(
         *[dataclasses.replace(feature, max_len=12) if feature.side == "history" else feature for feature in SCHEMA.features],
         Feature(name="hist_new_session", side="history", space="new_session", vocab_size=2, max_len=12, min_len=0),
+        Feature(name="hist_time_gap", side="history", space="time_gap", vocab_size=40, max_len=12, min_len=0),
     ),
     task="next_item",
 )
@@ -177,10 +178,19 @@ KINDS = {
         embeddings=EmbeddingConfig(
             dim=16,
             init_std=0.1,
-            features=("user", "hist_item", "hist_category", "hist_time_lag", "hist_new_session", "item", "category"),
+            features=(
+                "user",
+                "item",
+                "category",
+                *(f"hist_{name}" for name in ("item", "category", "time_lag", "new_session", "time_gap")),
+            ),
         ),
         dims=InputDims(
-            profile=16, attributes=0, position=32, history_len=12, context=(("hist_time_lag", 5), ("hist_new_session", 2))
+            profile=16,
+            attributes=0,
+            position=32,
+            history_len=12,
+            context=(("hist_time_lag", 5), ("hist_new_session", 2), ("hist_time_gap", 40)),
         ),
     ),
 }

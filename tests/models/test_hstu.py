@@ -1,34 +1,36 @@
 import dataclasses
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from models.hstu import HSTU, HSTUConfig, HSTULayer, buckets_between
+from models.hstu import HSTU, HSTUConfig, HSTULayer, seconds_of_gaps, time_buckets
 from models.types import InputDims
 from tests.models.small_sequences import DIMS, LENGTHS, STARTS, histories, random_weights, served, trained, with_another
 
-NUM_BUCKETS = DIMS.context[0][1]
+TIME_GAP, NUM_GAPS = DIMS.context[0]
+"""A history feature whose ids are read as buckets of time to the next behaviour."""
 
 
 def build(*, dims=DIMS, **options):
-    return random_weights(HSTU(HSTUConfig(**options), dims=dims))
+    return random_weights(HSTU(HSTUConfig(**{"time_gap": TIME_GAP} | options), dims=dims))
 
 
-def layer_by_loop(layer, input_LD, lags):
-    """The layer's outputs for one history by eq. 1-3, place after place; `lags` are buckets."""
+def layer_by_loop(layer, input_LD, gaps):
+    """The layer's outputs for one history by eq. 1-3, place after place; `gaps` are seconds to the next behaviour."""
     gate_LD, value_LD, query_LD, key_LD = F.silu(layer.project_in(F.layer_norm(input_LD, input_LD.shape[1:]))).chunk(4, dim=1)
     heads = [
         slice(start, start + query_LD.shape[1] // layer.num_heads) for start in range(0, query_LD.shape[1], 8 // layer.num_heads)
     ]
     outputs = []
     for place in range(len(input_LD)):
-        asked_at = lags[place + 1] if place + 1 < len(lags) else 0
         attended_D = torch.zeros(8)
         for older in range(place + 1):
             bias = layer.position_bias_L[place - older]
             if layer.time_bias_V is not None:
-                bias = bias + layer.time_bias_V[buckets_between(NUM_BUCKETS)[asked_at, lags[older]]]
+                seconds = sum(gaps[older : place + 1])  # a place asks when the next behaviour comes
+                bias = bias + layer.time_bias_V[int(math.log(max(seconds, 1.0)) / 0.301)]
             for head in heads:
                 attended_D[head] += F.silu(query_LD[place, head] @ key_LD[older, head] + bias) * value_LD[older, head]
         gated_D = F.layer_norm(attended_D, (8,)) * gate_LD[place]
@@ -36,29 +38,35 @@ def layer_by_loop(layer, input_LD, lags):
     return torch.stack(outputs)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_heads": 2}, {"time_lag": None, "num_layers": 3}])
+def with_long_gaps(users):
+    """The same rows, their gaps from none to a few weeks."""
+    gap_J = torch.arange(len(users.context_JF)) * 23 % 173
+    return users._replace(context_JF=torch.stack([gap_J, users.context_JF[:, 1]], dim=1))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_heads": 2}, {"time_gap": None, "num_layers": 3}])
 def test_user_vectors_are_those_of_the_equations_place_by_place(options):
-    model, (users, _) = build(**options), histories()
-    lags = users.context_JF[:, 0].sort(descending=True).values  # older behaviours are longer ago
-    users = users._replace(context_JF=torch.stack([lags, users.context_JF[:, 1]], dim=1))
+    dims = dataclasses.replace(DIMS, context=((TIME_GAP, 173), DIMS.context[1]))
+    model, users = build(dims=dims, **options), with_long_gaps(histories()[0])
+    seconds_J = seconds_of_gaps(173)[users.context_JF[:, 0]].tolist()
     user_BD = served(model, users)
     for row, (start, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
         hidden_LD = users.history_JD[start : start + length] * 8**0.5 + model.position_LD[model.history_len - length :]
         for layer in model.layers if length else ():
-            hidden_LD = layer_by_loop(layer, hidden_LD, lags[start : start + length].tolist())
+            hidden_LD = layer_by_loop(layer, hidden_LD, seconds_J[start : start + length])
         expected_D = model.norm(hidden_LD[-1]) if length else torch.zeros(8)
         torch.testing.assert_close(user_BD[row], expected_D, atol=1e-5, rtol=1e-5)
 
 
 def test_what_places_are_given_is_added_up_so_that_none_takes_from_another():
-    layer = random_weights(HSTULayer(8, num_heads=2, history_len=6, num_buckets=0, dropout=0.0))
+    layer = random_weights(HSTULayer(8, num_heads=2, history_len=6, with_times=False, dropout=0.0))
     layer.norm_attended = torch.nn.Identity()
     input_BLD = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
-    nothing = (torch.zeros(3, 6, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64), torch.zeros(3, 0, 6))
+    no_times = torch.zeros(3, 6, 0, dtype=torch.int64)
     some_BLL = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.5
 
     def attended(allowed_BLL):
-        return layer(input_BLD, allowed_BLL, *nothing) - input_BLD - layer.project_out.bias
+        return layer(input_BLD, allowed_BLL, no_times) - input_BLD - layer.project_out.bias
 
     everything_BLD = attended(torch.ones_like(some_BLL))
     torch.testing.assert_close(attended(some_BLL) + attended(~some_BLL), everything_BLD, atol=1e-5, rtol=1e-5)
@@ -104,28 +112,27 @@ def test_more_padding_changes_nothing():
 def test_user_vectors_follow_the_times_unless_there_is_no_such_bias():
     users, _ = histories()
     context_JF = users.context_JF.clone()
-    context_JF[STARTS[1], 0] = (context_JF[STARTS[1], 0] + 4) % NUM_BUCKETS
+    context_JF[STARTS[1], 0] = (context_JF[STARTS[1], 0] + 4) % NUM_GAPS
     other = users._replace(context_JF=context_JF)
     differ_B = (served(build(), users) != served(build(), other)).any(1)
     assert differ_B.tolist() == [row == 1 for row in range(len(LENGTHS))]
-    without = build(time_lag=None)
+    without = build(time_gap=None)
     assert torch.equal(served(without, users), served(without, other))
 
 
-def test_the_time_between_two_behaviours_is_as_exact_as_their_buckets():
-    between_VV = buckets_between(33)
-    assert torch.equal(between_VV[0], torch.arange(33))  # from the request itself: the lag
-    assert torch.equal(between_VV, between_VV.triu())  # at no distance from itself and from later ones
-    assert (between_VV.diagonal()[1:] == 0).all()
-    generator = torch.Generator().manual_seed(0)
-    exponent_N2 = torch.rand(4_000, 2, generator=generator, dtype=torch.float64) * 31
-    seconds_N2 = (2.0**exponent_N2).long().sort(dim=1).values
-    bucket_N2 = seconds_N2.double().log2().floor().long() + 1
-    true_N = (seconds_N2[:, 1] - seconds_N2[:, 0]).double().clamp(min=0.5).log2().floor().long() + 1
-    found_N = between_VV[bucket_N2[:, 0], bucket_N2[:, 1]]
-    apart_N = bucket_N2[:, 1] - bucket_N2[:, 0] > 1
-    assert apart_N.sum() > 3_000
-    assert ((found_N - true_N)[apart_N].abs() <= 1).all()
+def test_behaviours_a_second_apart_are_told_apart_however_long_ago_they_were():
+    gap_BL = torch.tensor([[1.0, 1.0, 30.0, 40_000_000.0]], dtype=torch.float64)  # the newest one was more than a year ago
+    bucket_LL = time_buckets(gap_BL)[0]
+    expected = [[0, 0, 0, 0], [2, 0, 0, 0], [11, 11, 11, 0], [58, 58, 58, 58]]
+    assert bucket_LL.tolist() == expected
+
+
+def test_a_place_asks_as_late_in_training_as_in_serving():
+    """What it sees of the times is what the newest place of the shorter history sees."""
+    gap_BL = torch.rand(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 10**6
+    whole_LL = time_buckets(gap_BL)[0]
+    for place in range(6):
+        assert torch.equal(whole_LL[place, : place + 1], time_buckets(gap_BL[:, : place + 1])[0, -1])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,7 @@ def test_the_time_between_two_behaviours_is_as_exact_as_their_buckets():
         ({"num_heads": 0}, "HSTUConfig.num_heads=0, expected at least 1"),
         ({"dropout": 1.0}, "HSTUConfig.dropout=1.0, expected 0 <= dropout < 1"),
         ({"num_heads": 3}, "num_heads=3 does not divide the width 8"),
-        ({"time_lag": "hist_lag"}, r"HSTUConfig.time_lag='hist_lag' is no history feature .* do without \(time_lag None\)"),
+        ({"time_gap": "hist_gap"}, r"HSTUConfig.time_gap='hist_gap' is no history feature .* do without \(time_gap None\)"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(options, message):

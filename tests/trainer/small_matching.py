@@ -51,7 +51,8 @@ def prepare_small_matching(folder: Path) -> Path:
     )
     out = folder / "data"
     protocol = ProtocolConfig(validation="last_but_one")
-    prepare_ml1m(Ml1mConfig(raw=raw, out=out, task="next_item", protocol=protocol, session_gap_minutes=SESSION_GAP_MINUTES))
+    options = {"session_gap_minutes": SESSION_GAP_MINUTES, "time_gaps": True}
+    prepare_ml1m(Ml1mConfig(raw=raw, out=out, task="next_item", protocol=protocol, **options))
     return out
 
 

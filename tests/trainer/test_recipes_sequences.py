@@ -14,7 +14,7 @@ MODELS = (*OF_SEQUENCES, "bert4rec", "caser")
 FEATURES = {
     "sasrec": {"hist_item", "item"},
     "gru4rec": {"hist_item", "item"},
-    "hstu": {"hist_item", "hist_time_lag", "item"},
+    "hstu": {"hist_item", "hist_time_gap", "item"},
     "bert4rec": {"hist_item", "item"},
     "caser": {"user", "hist_item", "item"},
 }
@@ -22,15 +22,16 @@ FEATURES = {
 
 
 def but_for_the_model(name):
-    """All fields of a recipe that are no choice of its model, which takes some features."""
+    """All fields of a recipe that are no choice of its model, which takes some features, of HSTU from data that has one more."""
     fields = flat(RECIPES[name]())
-    return {field: value for field, value in fields.items() if not field.startswith("model.") and field != "embeddings.features"}
+    chosen = {"embeddings.features"} | ({"data"} if name.startswith("hstu") else set())
+    return {field: value for field, value in fields.items() if not field.startswith("model.") and field not in chosen}
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_tuned_baseline_differs_from_mixed_attention_in_nothing_but_the_model(model):
     name = f"{model}_ml1m"
-    assert but_for_the_model(name) == but_for_the_model("mixed_attention_ml1m")
+    assert but_for_the_model(name).items() <= but_for_the_model("mixed_attention_ml1m").items()
     assert RECIPES[name]().model.loss == RECIPES["mixed_attention_ml1m"]().model.loss
     assert RECIPES[name]().model.dropout == 0.0
 
@@ -46,7 +47,7 @@ def test_a_recipe_looks_up_what_its_model_uses_at_the_width_of_all(model):
 @pytest.mark.parametrize("model", OF_SEQUENCES)
 def test_a_row_teaches_its_own_target_alone_wherever_every_prefix_is_a_row(model):
     tuned, paper = RECIPES[f"{model}_ml1m"](), RECIPES[f"{model}_ml1m_paper"]()
-    assert (tuned.data, tuned.model.all_positions) == (Path("data/ml1m_next_item"), False)
+    assert (tuned.data, tuned.model.all_positions) == (Path(f"data/ml1m_next_item{'_gaps' if model == 'hstu' else ''}"), False)
     assert (paper.data, paper.model.all_positions) == (Path("data/ml1m_next_item_strided"), True)
 
 

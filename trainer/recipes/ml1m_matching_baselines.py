@@ -6,8 +6,9 @@ was searched for these models.
 `<model>_ml1m_paper` has the model's own size, dropout, batch size and learning rate, as its paper or its authors' program has them
 for MovieLens-1M and as far as Adam at this width goes, until validation stops improving; the loss is the same. So is the data, but
 where the paper has every behaviour of a sequence predicted from those before it (SASRec, GRU4Rec, HSTU). There a training row is
-the newest 50 behaviours of a user, the 50 before them, and so on, and all of them are predicted: `--train-stride 50 --out
-data/ml1m_next_item_strided`, which has the same validation and test rows.
+the newest 50 behaviours of a user, the 50 before them, and so on, and all of them are predicted: `--train-stride 50 --time-gaps
+--out data/ml1m_next_item_strided`, which has the same validation and test rows. HSTU reads how long it was from each behaviour to
+the next: `--time-gaps --out data/ml1m_next_item_gaps`, the same rows in all splits.
 """
 
 import dataclasses
@@ -22,12 +23,14 @@ from models.hstu import HSTUConfig
 from models.sasrec import SASRecConfig
 from trainer.config import LoopConfig, RunConfig
 from trainer.optim import OptimizerConfig
-from trainer.recipes.ml1m_matching import SEQUENCE_FEATURES, mixed_attention_ml1m
+from trainer.recipes.ml1m_matching import mixed_attention_ml1m
 
 ITEMS = EmbeddingConfig(dim=32, init_std=0.05, features=("hist_item", "item"))
-WITH_TIMES = dataclasses.replace(ITEMS, features=SEQUENCE_FEATURES)
+WITH_TIMES = dataclasses.replace(ITEMS, features=("hist_item", "hist_time_gap", "item"))
 WITH_USERS = dataclasses.replace(ITEMS, features=("user", "hist_item", "item"))
 SEQUENCES = Path("data/ml1m_next_item_strided")
+TIME_GAPS = Path("data/ml1m_next_item_gaps")
+"""The data of the other models, and beside it the time from each behaviour to the next one."""
 PATIENT = LoopConfig(max_epochs=20, evals_per_epoch=2, patience=6, monitor="recall@20")
 """Until validation has not improved for three epochs."""
 PATIENT_WITH_SEQUENCES = LoopConfig(max_epochs=100, patience=10, monitor="recall@20")
@@ -88,7 +91,7 @@ def gru4rec_ml1m_paper() -> RunConfig:
 
 def hstu_ml1m() -> RunConfig:
     """HSTU, two layers with positions and times."""
-    return tuned(recipe="hstu_ml1m", model=HSTUConfig(dropout=0.0), embeddings=WITH_TIMES)
+    return dataclasses.replace(tuned(recipe="hstu_ml1m", model=HSTUConfig(dropout=0.0), embeddings=WITH_TIMES), data=TIME_GAPS)
 
 
 def hstu_ml1m_paper() -> RunConfig:

@@ -6,7 +6,7 @@ from benchmarks.paper.cells import FIT_LABELS, T2DIFF_LABELS, TABLES, PaperTable
 from benchmarks.paper.render import TITLES
 from benchmarks.paper.rows import config_of
 from trainer.recipes import RECIPES
-from trainer.recipes.ml1m_matching_baselines import SEQUENCES
+from trainer.recipes.ml1m_matching_baselines import SEQUENCES, TIME_GAPS
 
 BUDGETS = [(table, budget) for table in TABLES.values() for budget in TITLES]
 
@@ -21,8 +21,8 @@ def test_no_two_cells_of_a_budget_are_one_run_or_have_one_name(table: PaperTable
 @pytest.mark.parametrize(("table", "budget"), BUDGETS)
 def test_cells_that_are_compared_read_the_same_data_or_its_sequences(table: PaperTable, budget: str):
     data = {config_of(cell, seed=0).data for cell in table.of_budget(budget) if cell.role != "counted"}
-    assert len(data - {SEQUENCES}) <= 1
-    assert SEQUENCES not in data or data == {SEQUENCES, Path("data/ml1m_next_item")}
+    assert len(data - {SEQUENCES, TIME_GAPS}) <= 1
+    assert not data & {SEQUENCES, TIME_GAPS} or data <= {SEQUENCES, TIME_GAPS, Path("data/ml1m_next_item")}
 
 
 @pytest.mark.parametrize("table", [TABLES["t2diff", "ml1m"], TABLES["fit", "ml1m"]])

@@ -85,7 +85,9 @@ def test_data_with_fewer_training_rows_has_the_same_test_rows(tmp_path: Path):
     }
     for name, protocol in protocols.items():
         prepare_ml1m(Ml1mConfig(raw=raw, out=tmp_path / name, task="next_item", protocol=protocol))
+    prepare_ml1m(Ml1mConfig(raw=raw, out=tmp_path / "gaps", task="next_item", protocol=protocols["every"], time_gaps=True))
     assert significance.have_same_test_rows(tmp_path / "every", tmp_path / "strided")
+    assert significance.have_same_test_rows(tmp_path / "every", tmp_path / "gaps")  # in the columns of both
     assert not significance.have_same_test_rows(tmp_path / "every", tmp_path / "windows")
 
 

@@ -4,7 +4,16 @@ import pytest
 
 from dataloaders.errors import DataError
 from dataloaders.prepare import behaviours as module
-from dataloaders.prepare.behaviours import Behaviours, RowBuilder, distinct_pairs, time_lag_bucket, window_positions
+from dataloaders.prepare.behaviours import (
+    TIME_GAP_VOCAB,
+    Behaviours,
+    RowBuilder,
+    distinct_pairs,
+    time_gap_bucket,
+    time_lag_bucket,
+    window_positions,
+)
+from models.hstu import seconds_of_gaps
 
 
 def make_behaviours(*, by: str = "time") -> Behaviours:
@@ -55,6 +64,22 @@ def test_a_session_begins_with_a_user_and_after_a_longer_silence_than_the_gap() 
 def test_going_back_in_time_begins_no_session() -> None:
     behaviours = make_behaviours(by="file")  # times 30 10 10 20 | 5 | 50 40
     assert behaviours.begins_session(gap_seconds=9).tolist() == [1, 0, 0, 1, 1, 1, 0]
+
+
+def test_a_gap_lasts_to_the_same_users_next_behaviour() -> None:
+    assert make_behaviours().gap_to_next().tolist() == [0, 10, 10, 0, 0, 10, 0]  # times 10 10 20 30 | 5 | 40 50
+    assert make_behaviours(by="file").gap_to_next().tolist() == [-20, 0, 10, 0, 0, -10, 0]
+
+
+def test_the_middle_of_a_gaps_bucket_is_within_a_twentieth_of_it() -> None:
+    gap_N = np.concatenate([np.arange(1, 2_000), np.random.default_rng(0).integers(1, 2**32, 5_000)])
+    bucket_N = time_gap_bucket(gap_N)
+    middle_N = seconds_of_gaps(TIME_GAP_VOCAB).numpy()[bucket_N]  # as HSTU reads them
+    np.testing.assert_allclose(middle_N, gap_N, rtol=0.05)
+    assert (bucket_N.min(), bucket_N.dtype) == (1, np.int32)
+    assert time_gap_bucket(np.array([0, -5, 1, 2, 2**32 - 1])).tolist() == [0, 0, 1, 9, TIME_GAP_VOCAB - 1]
+    with pytest.raises(DataError, match="a time gap of 4294967296 s exceeds"):
+        time_gap_bucket(np.array([3, 2**32]))
 
 
 def test_no_behaviours_begin_no_session() -> None:

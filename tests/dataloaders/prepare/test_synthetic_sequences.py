@@ -167,6 +167,8 @@ def test_the_last_behaviour_is_the_test_row_and_histories_hold_what_came_before(
             assert row["hist_new_session"] == walks.begins_session_N[before].tolist()
             lags = walks.time_N[row["row_id"]] - walks.time_N[before]
             assert row["hist_time_lag"] == [int(lag).bit_length() for lag in lags]
+            gaps = np.diff(walks.time_N[before.start : before.stop + 1])
+            assert row["hist_time_gap"] == (1 + np.floor(8 * np.log2(gaps))).astype(int).tolist()
             assert (row["item"], row["category"]) == (walks.item_N[row["row_id"]], walks.item_N[row["row_id"]] % 12)
 
 
@@ -193,7 +195,7 @@ def test_the_schema_has_the_columns_of_movielens_and_the_loader_reads_them(small
     assert (schema.name, schema.task) == ("synthetic_sequences/next_item/leave_one_out", "next_item")
     assert [(feature.name, feature.side, feature.max_len, feature.min_len) for feature in schema.features] == [
         ("user", "user", 1, 1),
-        *((name, "history", 50, 0) for name in ("hist_item", "hist_category", "hist_time_lag", "hist_new_session")),
+        *((f"hist_{name}", "history", 50, 0) for name in ("item", "category", "time_lag", "new_session", "time_gap")),
         ("item", "item", 1, 1),
         ("category", "item", 1, 1),
     ]
