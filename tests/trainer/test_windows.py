@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from dataloaders.errors import DataError
 from dataloaders.schema import Schema
 from tests.trainer.small_matching import small_t2diff, windows_of_test_split, write_windows
 from trainer import evaluate as evaluate_command
 from trainer.build import evaluation_loader, sharded_task
+from trainer.cli import parse_run_config
 from trainer.config import RunConfig
 from trainer.errors import UserError
 from trainer.evaluation import LoadedRun, evaluate, load_run
@@ -68,6 +70,21 @@ def untrained(config: RunConfig, ranks: Ranks) -> LoadedRun:
     sharded = sharded_task(config, schema=schema, ranks=ranks)
     sharded.module.eval()
     return LoadedRun(sharded, schema, 0)
+
+
+def test_times_between_behaviours_follow_from_the_times(small_matching: Path, ranks: Ranks, tmp_path: Path) -> None:
+    config = parse_run_config(["--recipe", "hstu_ml1m", "--data", str(small_matching), "--runs", str(tmp_path)])
+    loaded = untrained(config, ranks)
+    for layer in loaded.sharded.task.model.layers:
+        torch.nn.init.normal_(layer.time_bias_V, std=3.0)  # so that ranks depend on them
+    found = evaluate_windows(
+        loaded,
+        read_windows(write_windows(tmp_path / "w.csv", lines_of("raw")), data=small_matching, ids="raw"),
+        data=small_matching,
+        ranks=ranks,
+    )
+    loader = evaluation_loader(config, folder=small_matching / "test", schema=loaded.schema, ranks=ranks)
+    assert found == evaluate(loaded.sharded, loader, ranks=ranks)
 
 
 def test_a_model_that_knows_items_alone_needs_no_times(small_matching: Path, ranks: Ranks, tmp_path: Path) -> None:
