@@ -45,8 +45,8 @@ class NegativeConfig:
     resample: bool = True
     """True draws anew in every epoch; False keeps each row's negatives (those of epoch 0)."""
     excluded: Excluded = "ever"
-    """Items that are no negatives of a user. `ever`: all that the user touched, in later splits too, as FIT has it; `train`: those
-    in training rows and their histories, so that nothing tells which items later rows are about."""
+    """Items that are no negatives of a user; not used by `none` and `shared`. `ever`: all that the user touched, in later splits
+    too, as FIT has it; `train`: those in training rows and their histories, so that nothing tells what later rows are about."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NegativeKind):

@@ -62,15 +62,12 @@ class TouchedItems:
         """What the rows in a split's folder have of each user, as items and in histories of items; with `skip` not the bad rows."""
         user, item = schema.feature(schema.user_key), schema.feature(schema.item_key)
         histories = tuple(feature for feature in schema.side("history") if feature.space == item.space)
-        columns = (user, item, *histories)
-        types = split_types(schema)
-        reader = ParquetReader.of_split(
-            folder, types={name: types[name] for name in (schema.row_id, *(one.name for one in columns))}
-        )
-        pairs = np.empty(0, dtype=np.int64)
+        reader = ParquetReader.of_split(folder, types=split_types(schema))
+        parts = [np.empty(0, dtype=np.int64)]
         for position in range(len(reader.groups)):
             group = reader.read(position)
-            bad = check_row_group(group, features=columns, row_id=schema.row_id, policy=bad_rows)
+            checked = {"features": schema.features, "label": schema.label, "row_id": schema.row_id}
+            bad = check_row_group(group, **checked, policy=bad_rows)
             good_B = np.ones(group.num_rows, dtype=bool) if bad is None else bad.good(np.arange(group.num_rows))
             user_B = group.scalars[user.name].astype(np.int64)
             found = [(user_B * item.vocab_size + group.scalars[item.name])[good_B]]
@@ -78,7 +75,8 @@ class TouchedItems:
                 length_B = np.diff(group.lists[history.name].offsets)
                 pair_J = np.repeat(user_B, length_B) * item.vocab_size + group.lists[history.name].values
                 found.append(pair_J[np.repeat(good_B, length_B)])
-            pairs = np.union1d(pairs, np.concatenate(found))
+            parts.append(np.unique(np.concatenate(found)))
+        pairs = np.unique(np.concatenate(parts))
         sizes = {"num_users": user.vocab_size, "num_items": item.vocab_size}
         return cls(pairs // item.vocab_size, pairs % item.vocab_size, **sizes, where=str(folder))
 

@@ -32,7 +32,7 @@ class BERT4RecConfig:
     hidden_dim: int = 128
     """Width inside the feed-forward networks; four times that of a behaviour."""
     dropout: float = 0.2
-    """Share of the inputs and of each sub-layer's outputs dropped in training."""
+    """Share of the inputs, of attention's weights and of each sub-layer's outputs dropped in training."""
     mask_share: float = 0.2
     """ρ: how likely a behaviour is hidden in training, to be found again."""
     whole_share: float = 0.5

@@ -32,7 +32,7 @@ class ContrastVAEConfig:
     hidden_dim: int = 128
     """Width inside the feed-forward networks; the program's is four times that of a behaviour."""
     dropout: float = 0.3
-    """Share of the inputs and of each sub-layer's outputs dropped in training."""
+    """Share of the inputs, of attention's weights and of each sub-layer's outputs dropped in training."""
     augmentation_rate: float = 0.2
     """p: what the second view's Gaussian dropout starts from, α = p/(1 − p); α is learned."""
     contrastive_weight: float = 0.3

@@ -39,7 +39,7 @@ class DiffuRecConfig:
     hidden_dim: int = 128
     """Width inside the feed-forward networks; the program's is four times that of a behaviour."""
     dropout: float = 0.1
-    """Share of each sub-layer's outputs dropped in training."""
+    """Share of attention's weights and of each sub-layer's outputs dropped in training."""
     input_dropout: float = 0.3
     """Share of the behaviours' vectors dropped in training."""
     loss: MatchingLossConfig = field(default_factory=MatchingLossConfig)

@@ -28,7 +28,8 @@ class SASRecConfig:
     num_heads: int = 1
     """Heads of each; the paper found no gain in two."""
     dropout: float = 0.2
-    """Share of the inputs and of each sub-layer's outputs dropped in training; the paper's on ML-1M, on sparser data 0.5."""
+    """Share of the inputs, of attention's weights and of each sub-layer's outputs dropped in training; the
+    paper's on ML-1M, on sparser data 0.5."""
     all_positions: bool = False
     """Whether every behaviour of a history is predicted from those before it, as in the paper, which has one row for each user.
     False: a row teaches its own target alone. Where every prefix of a history is a row, that is each behaviour once an epoch, as

@@ -30,7 +30,7 @@ class STOSAConfig:
     hidden_dim: int = 128
     """Width inside the feed-forward networks; the program's is four times that of a mean."""
     dropout: float = 0.3
-    """Share of the inputs and of each sub-layer's outputs dropped in training."""
+    """Share of the inputs, of attention's weights and of each sub-layer's outputs dropped in training."""
     margin_weight: float = 0.005
     """λ of the loss: how much it counts where a target is closer to another row's target than to the user."""
     loss: MatchingLossConfig = field(default_factory=MatchingLossConfig)

@@ -30,8 +30,7 @@ class EvaluateArguments:
     run's config. Matching models only."""
     mask_user_items: bool = False
     """Leave out every item that the data set has for a row's user, however long ago, but the target: the protocol of most published
-    full rankings, right for test rows of the leave_one_out split. Matching
-    models only."""
+    full rankings. For the test rows of leave_one_out, and matching models."""
 
 
 def main() -> None:
@@ -49,6 +48,8 @@ def main() -> None:
     with one_screen_errors():
         if arguments.windows is not None and arguments.mask_user_items:
             raise UserError("--mask-user-items: the users of windows are not known; use --mask-history True")
+        if arguments.mask_user_items and arguments.split != ("test",):
+            raise UserError(f"--mask-user-items: leaves later items out of {arguments.split} too; use --split test")
         config = parse_run_config(["--config", str(arguments.run / "config.json")])
         with distributed(config.loop.device) as ranks:
             data = arguments.data or config.data

@@ -118,11 +118,11 @@ def with_mask_history(config: RunConfig, *, mask_history: bool) -> RunConfig:
 def leave_out_user_items(loaded: LoadedRun, *, data: Path, ranks: Ranks) -> None:
     """Let no item compete that `data`/user_items.parquet has for a row's user, but the target.
 
-    On test rows whose target is the user's last item, these are the items before it, all of them: what most published full
-    rankings leave out. On other rows later items are left out too, which makes ranks better than anyone could have them.
+    In the test rows of leave_one_out, whose target is the user's last item, these are the items before it, all of them: what most
+    published full rankings leave out. In other rows they are later items too, without which ranks are better than they can be.
 
     Raises:
-        UserError: the run's model scores given candidates, it ranks nothing.
+        UserError: the run's model scores given candidates, it ranks nothing; or the data has another split.
         DataError: the file is missing or broken.
     """
     task, schema = loaded.sharded.task, loaded.schema
@@ -130,6 +130,8 @@ def leave_out_user_items(loaded: LoadedRun, *, data: Path, ranks: Ranks) -> None
         raise UserError(
             f"--mask-user-items: {type(task.model).__name__} scores given candidates; matching models rank the catalogue"
         )
+    if not schema.name.endswith("/leave_one_out"):
+        raise UserError(f"--mask-user-items: test rows of {schema.name} are not each user's last; use data of leave_one_out")
     items = ItemsOfUsers(*(torch.from_numpy(values).to(ranks.device) for values in TouchedItems.load(data, schema).jagged))
     task.seen_items = (schema.user_key, items)
 

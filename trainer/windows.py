@@ -169,7 +169,7 @@ def _context(task: MatchingTask, windows: Windows, *, data: Path) -> dict[str, n
     if unknown or (used and windows.time_BH is None):
         raise UserError(
             f"the model uses {unknown or used}, which these windows lack; give times in each line ({', '.join(OF_TIMES)}), or "
-            "train it without (--embeddings.features, --model.attention.time-lag None)"
+            "train it without (--embeddings.features, --model.attention.time-lag None, --model.time-gap None)"
         )
     context: dict[str, np.ndarray] = {}
     if windows.time_BH is None:
@@ -180,7 +180,10 @@ def _context(task: MatchingTask, windows: Windows, *, data: Path) -> dict[str, n
     if NEW_SESSION in used:
         context[NEW_SESSION] = _begins_session(valid_BH, time_BH, gap_seconds=_session_gap_seconds(data))
     if TIME_GAP in used:
-        context[TIME_GAP] = time_gap_bucket(np.where(valid_BH, np.diff(windows.time_BH, axis=1), 0)).astype(np.int64)
+        gap_BH = np.where(valid_BH, np.diff(windows.time_BH, axis=1), 0)
+        if (gap_BH < 0).any():
+            raise DataError(f"window {int((gap_BH < 0).any(axis=1).argmax()) + 1}: its times go back, expected the oldest first")
+        context[TIME_GAP] = time_gap_bucket(gap_BH).astype(np.int64)
     return context
 
 

@@ -12,13 +12,15 @@ configurations stay in the results file, but not in the table. Counted baselines
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
 
 from benchmarks import ablation
-from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES, Budget, Dataset, Paper, PaperTable
+from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES, Budget, Cell, Dataset, Paper, PaperTable
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
 from benchmarks.paper.figures import draw, sweep_path
 from benchmarks.paper.render import render
@@ -104,24 +106,31 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
     cells = [cell for cell in table.of_budget(budget) if cell.recipe in (arguments.recipes or (cell.recipe,))]
     trained = next(cell for cell in table.cells if cell.role != "counted")
     count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
+    failed = _train(arguments, table, cells, path=path) if arguments.train else []
     if arguments.train:
-        fill(table, cells, path, seeds=arguments.seeds, times=arguments.times)
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
-        if arguments.sweeps:
-            for figure, swept in SWEEPS.items():
-                fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds, times=arguments.times)
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
     if arguments.paper == "fit":
         replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
     replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", draw(arguments.paper, RESULTS))
-    if arguments.dataset != "ml1m":
-        return
-    replace_section(ROOT / "README.md", name, text)
-    if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
-        for group in ("schedules", "steps"):  # Tables 3 and 4
-            ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+    if arguments.dataset == "ml1m":
+        replace_section(ROOT / "README.md", name, text)
+        if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
+            for group in ("schedules", "steps"):  # Tables 3 and 4
+                ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+    if failed:  # the first of them, when all that there is has been recorded and rendered
+        raise failed[0]
+
+
+def _train(arguments: TableArguments, table: PaperTable, cells: Sequence[Cell], *, path: Path) -> list[Exception]:
+    """Train and record what is missing; errors of the cells that failed."""
+    failed = fill(table, cells, path, seeds=arguments.seeds, times=arguments.times)
+    if arguments.sweeps:
+        for figure, swept in SWEEPS.items():
+            failed += fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds, times=arguments.times)
+    return failed
 
 
 def measure_times(arguments: TimesArguments) -> None:

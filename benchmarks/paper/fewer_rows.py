@@ -38,7 +38,7 @@ class Column(NamedTuple):
             return "–"
         pair = self.cells[PROPOSED], self.cells[label]
         found = lead(self.table, list(self.cells.values()), pair, self.rows, self.differences)
-        return "–" if found is None else f"{found.value:+.4f} ± {found.standard_error:.4f}"
+        return "–" if found is None else str(found)
 
     def seeds(self, label: str) -> int:
         """Number of runs."""

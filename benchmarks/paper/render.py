@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
 from benchmarks.paper.rows import cell_of, column_unseen, config_of
@@ -72,7 +73,7 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
             values.append(_lead(table, cells, cell, rows, differences))
             if proposed is not None:
                 found = lead(table, cells, (proposed, cell), rows, differences)
-                values.append("–" if found is None else _shown(found))
+                values.append("–" if found is None else str(found))
             lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs)])} |")
     return "\n".join(lines)
 
@@ -102,13 +103,27 @@ def _improvement(table: PaperTable, cell: Cell, base: Cell | None, rows: Rows) -
     return f"{ours:+.2%} *{rela_impr(printed, printed_base):+.2%}*"
 
 
+class Lead(NamedTuple):
+    """How far a cell is ahead of another one on the same test rows."""
+
+    difference: Difference
+    """Mean over seeds; its error is that of rows and, from two seeds on, of seeds."""
+    seeds: int
+    """Those that both cells have and that were compared."""
+    all_seeds: int
+    """The most that one of the two has."""
+
+    def __str__(self) -> str:
+        shown = f"{self.difference.value:+.4f} ± {self.difference.standard_error:.4f}"
+        return shown if self.seeds == self.all_seeds else f"{shown} ({self.seeds} of {self.all_seeds} seeds)"
+
+
 def lead(
     table: PaperTable, cells: Sequence[Cell], pair: tuple[Cell, Cell], rows: Rows, differences: Sequence[dict[str, str]]
-) -> Difference | None:
-    """Headline of a pair's first cell minus that of its second on the same test rows, mean over seeds; None where none is recorded.
+) -> Lead | None:
+    """Headline of a pair's first cell minus that of its second; None where no difference is recorded.
 
-    Its error is that of rows and seeds together. Seeds share the test rows, so the mean keeps (about) one seed's error of rows;
-    how seeds differ is known from two on.
+    Seeds share the test rows, so the mean over seeds keeps (about) one seed's error of rows; how seeds differ adds to it.
     """
     pairs = [one for one in pairs_of(table, cells, rows) if one[:2] == pair]
     found = [row for one in pairs if (row := difference_of(one, differences))]
@@ -116,7 +131,8 @@ def lead(
         return None
     values = [float(row["difference"]) for row in found]
     of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
-    return Difference(statistics.fmean(values), math.sqrt(mean(found, "standard_error") ** 2 + of_seeds))
+    error = math.sqrt(mean(found, "standard_error") ** 2 + of_seeds)
+    return Lead(Difference(statistics.fmean(values), error), len(found), max(len(rows[cell.label]) for cell in pair))
 
 
 def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, differences: Sequence[dict[str, str]]) -> str:
@@ -124,11 +140,7 @@ def _lead(table: PaperTable, cells: Sequence[Cell], cell: Cell, rows: Rows, diff
     if cell is best:
         return "best baseline"
     found = None if best is None else lead(table, cells, (cell, best), rows, differences)
-    return "–" if found is None else _shown(found)
-
-
-def _shown(found: Difference) -> str:
-    return f"{found.value:+.4f} ± {found.standard_error:.4f}"
+    return "–" if found is None else str(found)
 
 
 def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
@@ -149,20 +161,19 @@ def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: S
     for cell in trained:
         if cell.role == "proposed" and baseline is not None:
             found = lead(table, cells, (cell, baseline), rows, differences)
-            seeds = min(len(rows[cell.label]), len(rows[baseline.label]))
-            sentences.append(_against(cell, baseline, found, NAMES.get(table.headline, table.headline), seeds=seeds))
+            sentences.append(_against(cell, baseline, found, NAMES.get(table.headline, table.headline)))
     return " ".join(sentences)
 
 
-def _against(cell: Cell, baseline: Cell, found: Difference | None, metric: str, *, seeds: int) -> str:
+def _against(cell: Cell, baseline: Cell, found: Lead | None, metric: str) -> str:
     if found is None:
         return f"{cell.label} and the best baseline, {baseline.label}, are not compared row by row yet."
-    figures = f"{found.value:+.4f} {metric}, {abs(found.z):.1f} standard errors" + (
-        ", of rows alone: one seed" if seeds == 1 else ""
-    )
-    if abs(found.z) < SIGNIFICANT:
+    of_rows = ", of rows alone: one seed" if found.seeds == 1 else ""
+    value, z = found.difference.value, abs(found.difference.z)
+    figures = f"{value:+.4f} {metric}, {z:.1f} standard errors{of_rows}"
+    if z < SIGNIFICANT:
         return f"Between {cell.label} and the best baseline, {baseline.label}, nothing is decided ({figures})."
-    return f"{cell.label} is {'ahead of' if found.value > 0 else 'behind'} the best baseline, {baseline.label} ({figures})."
+    return f"{cell.label} is {'ahead of' if value > 0 else 'behind'} the best baseline, {baseline.label} ({figures})."
 
 
 def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:

@@ -72,7 +72,8 @@ def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
     count_baselines(table, paper, path, data=data)
     budgets: list[Budget] = list(TITLES)
     for budget in budgets:
-        fill(table, table.of_budget(budget), path, seeds=1)
+        if failed := fill(table, table.of_budget(budget), path, seeds=1):
+            raise failed[0]
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
     text = render(table, read_rows(path), read_rows(differences))

@@ -17,10 +17,10 @@ Rows = dict[str, list[dict[str, str]]]
 """Label of a cell -> its rows, a row for each seed."""
 
 
-def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True) -> None:
+def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True) -> list[Exception]:
     """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be.
 
-    Where a cell fails, the others go on; then the first error is raised. `times` False leaves the rows' times blank.
+    Where a cell fails, the others go on; its error is logged and returned. `times` False leaves the rows' times blank.
     """
     failed: list[Exception] = []
     known = {(label, row["seed"]) for label, rows in rows_by_label(cells, read_rows(path)).items() for row in rows}
@@ -33,8 +33,7 @@ def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, ti
                 except Exception as error:  # the other cells go on and are recorded
                     log.exception("%s, seed %d, failed", cell.label, seed)
                     failed.append(error)
-    if failed:
-        raise failed[0]
+    return failed
 
 
 def rows_by_label(cells: Sequence[Cell], rows: Sequence[dict[str, str]]) -> Rows:

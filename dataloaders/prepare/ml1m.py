@@ -69,6 +69,8 @@ class Ml1mConfig:
             raise ValueError(f"session_gap_minutes={self.session_gap_minutes}, expected 0 to {longest}, the longest time lag")
         if self.time_gaps and self.task != "next_item":
             raise ValueError(f"time_gaps with task={self.task}, expected task=next_item: its models alone read them")
+        if self.time_gaps and self.protocol.split == "user_windows":
+            raise ValueError("time_gaps with split=user_windows, expected another one: in file order times go back")
 
 
 def prepare_ml1m(config: Ml1mConfig) -> None:

@@ -48,7 +48,8 @@ class MixedAttentionConfig:
     user_hidden_dim: int = 64
     """Hidden width of eq. 22's feed-forward network."""
     dropout: float = 0.0
-    """Share of activations dropped in training: inputs of the encoder, its sub-layers, and eq. 22's hidden layer."""
+    """Share of activations dropped in training: inputs of the encoder, weights of its attention, its sub-layers, and eq. 22's
+    hidden layer."""
 
     def __post_init__(self) -> None:
         dims = ("session_len", "num_heads", "encoder_hidden_dim", "attention_hidden_dim", "time_lag_dim", "user_hidden_dim")

@@ -98,6 +98,19 @@ def test_the_users_of_windows_are_not_known(
     assert "--mask-user-items: the users of windows are not known" in capsys.readouterr().err
 
 
+def test_later_items_are_not_left_out(
+    matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--run", str(matching_run.run_dir), "--mask-user-items")
+    assert "leaves later items out of ('validation', 'test') too; use --split test" in capsys.readouterr().err
+    with distributed("cpu") as ranks:
+        loaded = load_run(matching_run, run=matching_run.run_dir, data=matching_run.data, ranks=ranks)
+        windows = loaded._replace(schema=dataclasses.replace(loaded.schema, name="ml1m/next_item/user_windows"))
+        with pytest.raises(UserError, match="test rows of ml1m/next_item/user_windows are not each user's last"):
+            leave_out_user_items(windows, data=matching_run.data, ranks=ranks)
+
+
 def test_a_run_and_data_that_were_moved_are_evaluated_where_they_are(matching_run: RunConfig, tmp_path: Path) -> None:
     run = shutil.copytree(matching_run.run_dir, tmp_path / "run")
     data = shutil.copytree(matching_run.data, tmp_path / "data")

@@ -13,6 +13,7 @@ from benchmarks.result_rows import read_rows, replace_rows
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from tests.benchmarks.paper.recorded import FIT, cell, run
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
+from trainer.errors import UserError
 
 
 @pytest.fixture
@@ -49,15 +50,27 @@ def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(reposi
 def test_recipes_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[list[str]] = []
 
-    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int) -> None:
-        assert (table, path.name, seeds) == (FIT, "fit_ml1m.csv", 2)
+    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool) -> list[Exception]:
+        assert (table, path.name, seeds, times) == (FIT, "fit_ml1m.csv", 2, True)
         trained.append([cell.label for cell in cells])
+        return []
 
     monkeypatch.setattr(command, "fill", fill)
     for words in (["--recipes", "two_tower_ml1m_paper", "--budget", "paper"], ["--budget", "sharded"]):
         monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
         command.main()
     assert trained == [["Two-Tower"], ["Popularity (training counts)", "Two-Tower", "FIT"]]
+    assert "No run is recorded yet." in (repository / "README.md").read_text()
+
+
+def test_where_a_cell_failed_the_rest_is_rendered_before_the_error_is_raised(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(command, "fill", lambda *_, **__: [UserError("the loss is NaN")])
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "sharded"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "the loss is NaN" in capsys.readouterr().err
     assert "No run is recorded yet." in (repository / "README.md").read_text()
 
 
@@ -75,9 +88,12 @@ def test_smoke_is_a_command_and_a_budget(words: list[str], papers: list[str], mo
 @pytest.mark.usefixtures("repository")
 def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
     trained: list[str] = []
-    monkeypatch.setattr(
-        command, "fill", lambda table, cells, path, seeds: trained.append(path.stem if table and cells and seeds else "")
-    )
+
+    def fill(_table: PaperTable, _cells: Sequence[Cell], path: Path, **_: object) -> list[Exception]:
+        trained.append(path.stem)
+        return []
+
+    monkeypatch.setattr(command, "fill", fill)
     monkeypatch.setattr(sys, "argv", ["paper", "table", "--dataset", "ml1m_stride50", "--budget", "paper", "--sweeps"])
     command.main()
     assert trained == ["fit_ml1m_stride50", "fit_ml1m_stride50_queries", "fit_ml1m_stride50_heads"]

@@ -64,6 +64,13 @@ def test_seeds_that_differ_make_a_lead_less_sure():
     assert "| +0.0040 ± 0.0032 |" in line_of(text, "FIT")
 
 
+def test_a_lead_of_fewer_seeds_than_a_cell_has_says_so():
+    rows = [run(FIT, one, seed, 0.9) for one in (TWO_TOWER, OURS) for seed in (0, 1)]
+    text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004)])
+    assert "| +0.0040 ± 0.0010 (1 of 2 seeds) |" in line_of(text, "FIT")
+    assert "(+0.0040 AUC, 4.0 standard errors, of rows alone: one seed)" in text
+
+
 def test_the_proposed_models_lead_stands_beside_every_other():
     ablation = cell(FIT, "FIT w/o MQM")
     rows = [run(FIT, TWO_TOWER, 0, 0.90), run(FIT, OURS, 0, 0.92), run(FIT, ablation, 0, 0.91)]

@@ -95,22 +95,6 @@ def test_next_item_marks_where_sessions_begin(tmp_path: Path, minutes: float, of
     assert vocabularies.keys() == {feature.space for feature in Schema.load(out).features} | {"item_title"}
 
 
-def test_next_item_tells_the_times_between_behaviours_if_asked_to(tmp_path: Path) -> None:
-    raw, out = write_raw(tmp_path / "raw"), tmp_path / "out"
-    prepare_ml1m(Ml1mConfig(raw=raw, out=tmp_path / "without", task="next_item"))
-    prepare_ml1m(Ml1mConfig(raw=raw, out=out, task="next_item", time_gaps=True))
-    of_test = rows(out, "test")
-    found = {row["row_id"]: row.pop("hist_time_gap") for row in of_test}
-    # user 1 at 90, 100, 100 s and then 200, user 2 at 50, 60, 70 s and then 80
-    ten, hundred = (1 + int(8 * np.log2(seconds)) for seconds in (10, 100))
-    assert (found[5], found[8]) == ([ten, 0, hundred], [ten, ten, ten])
-    assert of_test == rows(tmp_path / "without", "test")  # but for them nothing differs
-    vocabulary = json.loads((out / "vocabularies.json").read_text())["time_gap"]
-    assert len(vocabulary) == Schema.load(out).feature("hist_time_gap").vocab_size
-    with pytest.raises(ValueError, match="time_gaps with task=rating, expected task=next_item"):
-        Ml1mConfig(raw=raw, out=out, task="rating", time_gaps=True)
-
-
 def test_only_next_item_has_sessions(tmp_path: Path) -> None:
     out = prepare(write_raw(tmp_path / "raw"), tmp_path / "out", validation="last_but_one")
     assert "hist_new_session" not in rows(out, "test")[0]

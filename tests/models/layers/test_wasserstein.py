@@ -106,6 +106,14 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(encoder(hidden, everything(2)).mean, layer()(hidden, everything(2)).mean)
 
 
+def test_weights_of_attention_are_dropped_too():
+    dropped = []
+    encoder = layer()
+    encoder.dropout.register_forward_hook(lambda _module, given, _output: dropped.append(tuple(given[0].shape)))
+    encoder(gaussians(2, PLACES, DIM), everything(2))
+    assert (2, encoder.num_heads, PLACES, PLACES) in dropped
+
+
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="num_heads=3 does not divide the width 8"):
         WassersteinLayer(8, num_heads=3, hidden_dim=4)
