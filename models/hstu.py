@@ -103,7 +103,7 @@ class HSTULayer(nn.Module):
         value_BHLP = value_BLD.reshape(batch, places, self.num_heads, head_dim).transpose(1, 2)
         bias_BAL = self._position_bias(asking)
         if self.time_bias_V is not None:
-            # on a CPU its gradient takes a thirtieth of the time of an embedding's
+            # not an embedding, whose gradient adds up slowly on a CPU
             bias_BAL = bias_BAL + self.time_bias_V.index_select(0, time_bucket_BAL.flatten()).view_as(time_bucket_BAL)
         weight_BHAL = F.silu(torch.matmul(query_BHAP, key_BHPL) + bias_BAL.unsqueeze(1)) * allowed_BAL.unsqueeze(1)
         # the program divides by L, which the norm would undo

@@ -162,11 +162,7 @@ def time_lag_bucket(lag_J: np.ndarray) -> np.ndarray:
     Raises:
         DataError: a lag reaches 2^32 seconds (136 years), so the times are not in seconds.
     """
-    longest = lag_J.max(initial=0)
-    if longest >= 2 ** (TIME_LAG_VOCAB - 1):
-        raise DataError(
-            f"a time lag of {longest} s exceeds 2^{TIME_LAG_VOCAB - 1} s; expected time stamps in seconds; convert them"
-        )
+    _check_seconds(lag_J, "lag")
     # frexp's exponent of a positive integer is its bit length, exactly
     return np.where(lag_J > 0, np.frexp(lag_J.astype(np.float64))[1], 0).astype(np.int32)
 
@@ -179,13 +175,17 @@ def time_gap_bucket(gap_N: np.ndarray) -> np.ndarray:
     Raises:
         DataError: a gap reaches 2^32 seconds (136 years), so the times are not in seconds.
     """
-    longest = gap_N.max(initial=0)
-    if longest >= 2 ** (TIME_LAG_VOCAB - 1):
-        raise DataError(
-            f"a time gap of {longest} s exceeds 2^{TIME_LAG_VOCAB - 1} s; expected time stamps in seconds; convert them"
-        )
+    _check_seconds(gap_N, "gap")
     octaves_N = np.log2(np.maximum(gap_N, 1).astype(np.float64))
     return np.where(gap_N > 0, 1 + np.floor(TIME_GAP_BUCKETS_PER_OCTAVE * octaves_N), 0).astype(np.int32)
+
+
+def _check_seconds(time_N: np.ndarray, name: str) -> None:
+    longest = time_N.max(initial=0)
+    if longest >= 2 ** (TIME_LAG_VOCAB - 1):
+        raise DataError(
+            f"a time {name} of {longest} s exceeds 2^{TIME_LAG_VOCAB - 1} s; expected time stamps in seconds; convert them"
+        )
 
 
 def distinct_pairs(user_N: np.ndarray, item_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
