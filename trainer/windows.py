@@ -37,6 +37,8 @@ _INTEGER = re.compile(r"\s*-?[0-9]{1,18}\s*")
 class Windows(NamedTuple):
     """Windows in the ids of a prepared data set."""
 
+    path: Path
+    """The file that they are from, a window in each line."""
     item_BH: np.ndarray
     """int64 [B, H], oldest first; -1 in front of short histories."""
     target_B: np.ndarray
@@ -84,7 +86,7 @@ def read_windows(path: Path, *, data: Path, ids: Ids) -> Windows:
     gap_B = ((item_BH[:, 1:] < 0) & (item_BH[:, :-1] >= 0)).any(axis=1)
     if gap_B.any():
         raise DataError(f"{path}, line {int(np.argmax(gap_B)) + 1}: padding after a behaviour; expected it in front alone")
-    return Windows(item_BH, item_BX[:, -1], time_BX if time_BX.shape[1] else None)
+    return Windows(path, item_BH, item_BX[:, -1], time_BX if time_BX.shape[1] else None)
 
 
 @torch.no_grad()
@@ -95,7 +97,7 @@ def evaluate_windows(loaded: LoadedRun, windows: Windows, *, data: Path, ranks: 
 
     Raises:
         UserError: the model is no matching model, or uses features that windows lack.
-        DataError: two times of a window are too far apart for seconds.
+        DataError: times of a window go back, or are too far apart for seconds.
     """
     task = loaded.sharded.task
     if not isinstance(task, MatchingTask):
@@ -175,15 +177,19 @@ def _context(task: MatchingTask, windows: Windows, *, data: Path) -> dict[str, n
     if windows.time_BH is None:
         return context
     valid_BH, time_BH, request_B1 = windows.item_BH >= 0, windows.time_BH[:, :-1], windows.time_BH[:, -1:]
-    if TIME_LAG in used:
-        context[TIME_LAG] = time_lag_bucket(np.where(valid_BH, request_B1 - time_BH, 0)).astype(np.int64)
     if NEW_SESSION in used:
         context[NEW_SESSION] = _begins_session(valid_BH, time_BH, gap_seconds=_session_gap_seconds(data))
-    if TIME_GAP in used:
-        gap_BH = np.where(valid_BH, np.diff(windows.time_BH, axis=1), 0)
-        if (gap_BH < 0).any():
-            raise DataError(f"window {int((gap_BH < 0).any(axis=1).argmax()) + 1}: its times go back, expected the oldest first")
-        context[TIME_GAP] = time_gap_bucket(gap_BH).astype(np.int64)
+    gap_BH = np.where(valid_BH, np.diff(windows.time_BH, axis=1), 0)
+    if TIME_GAP in used and (gap_BH < 0).any():
+        line = int((gap_BH < 0).any(axis=1).argmax()) + 1
+        raise DataError(f"{windows.path}, line {line}: its times go back, expected the oldest first")
+    try:
+        if TIME_LAG in used:
+            context[TIME_LAG] = time_lag_bucket(np.where(valid_BH, request_B1 - time_BH, 0)).astype(np.int64)
+        if TIME_GAP in used:
+            context[TIME_GAP] = time_gap_bucket(gap_BH).astype(np.int64)
+    except DataError as error:
+        raise DataError(f"{windows.path}: {error}") from error
     return context
 
 

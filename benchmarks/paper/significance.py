@@ -7,10 +7,12 @@ Seeds share the test rows, so a mean over seeds keeps (about) one seed's error o
 """
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
@@ -103,9 +105,14 @@ def have_same_test_rows(first: Path, second: Path) -> bool:
     """Whether two data sets, which may differ in training rows, have one test split, row by row, in all columns that both have."""
     if first == second:
         return True
-    ours, theirs = (pq.read_table(ROOT / folder / "test") for folder in (first, second))
+    ours, theirs = (_test_split(ROOT / folder) for folder in (first, second))
     common = [name for name in ours.column_names if name in theirs.column_names]
     return "row_id" in common and ours.select(common).equals(theirs.select(common))
+
+
+@functools.lru_cache(maxsize=2)
+def _test_split(data: Path) -> pa.Table:
+    return pq.read_table(data / "test")
 
 
 def rows_of(cell: Cell, *, seed: int) -> SplitRows:

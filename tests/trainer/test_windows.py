@@ -87,6 +87,25 @@ def test_times_between_behaviours_follow_from_the_times(small_matching: Path, ra
     assert found == evaluate(loaded.sharded, loader, ranks=ranks)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "request_time", "words"),
+    [
+        ("hstu_ml1m", "1", r"windows\.csv, line 2: its times go back, expected the oldest first"),
+        ("t2diff_ml1m", str(10**17), r"windows\.csv: a time lag of \d+ s exceeds 2\^32 s; expected time stamps in seconds"),
+    ],
+)
+def test_times_that_no_behaviours_have_are_bad_data(
+    small_matching: Path, ranks: Ranks, tmp_path: Path, recipe: str, request_time: str, words: str
+) -> None:
+    config = parse_run_config(["--recipe", recipe, "--data", str(small_matching), "--runs", str(tmp_path)])
+    path = tmp_path / "windows.csv"
+    path.write_text("".join(line + "\n" for line in changed(103, request_time)(_text(lines_of("raw"))[:4])))
+    with pytest.raises(DataError, match=words):
+        evaluate_windows(
+            untrained(config, ranks), read_windows(path, data=small_matching, ids="raw"), data=small_matching, ranks=ranks
+        )
+
+
 def test_a_model_that_knows_items_alone_needs_no_times(small_matching: Path, ranks: Ranks, tmp_path: Path) -> None:
     config = small_t2diff(small_matching, tmp_path, "--model.attention.session", "last_k", "--model.attention.time-lag", "None")
     items = dataclasses.replace(config.embeddings, features=("hist_item", "item"), dim=16)
