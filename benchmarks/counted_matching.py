@@ -18,6 +18,7 @@ import scipy.sparse as sp
 import torch
 import tyro
 
+from benchmarks.paper.cells import ITEM_KNN, POPULARITY
 from benchmarks.readme import RESULTS
 from benchmarks.result_rows import replace_rows
 from dataloaders.negatives import item_frequencies
@@ -78,7 +79,7 @@ def counted_rows(data: Path) -> list[dict[str, str]]:
     for left_out, (in_validation, in_test) in protocols.items():
         found = {k: measure(scores, validation, seen=in_validation)[MONITOR] for k, scores in neighbours.items()}
         best = max(NEIGHBOURS, key=lambda k: found[k])
-        for recipe, scores, k in (("popularity", popularity, ""), ("item_knn", neighbours[best], str(best))):
+        for recipe, scores, k in ((POPULARITY, popularity, ""), (ITEM_KNN, neighbours[best], str(best))):
             measured = measure(scores, test, seen=in_test), measure(scores, validation, seen=in_validation)
             rows.append(_row(schema, *measured) | {"recipe": recipe, "left_out": left_out, "neighbours": k})
     return rows

@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.paper.cells import POPULARITY
 from dataloaders.negatives import item_frequencies
 from dataloaders.parquet_reader import ParquetReader
 from dataloaders.parquet_writer import split_types
 from dataloaders.schema import Schema
 from trainer.metrics import area_under_curve
 from trainer.provenance import provenance
-
-RECIPE = "popularity"
-"""What result rows call it, in place of a recipe."""
 
 
 def popularity_row(data: Path) -> dict[str, str]:
@@ -26,7 +24,7 @@ def popularity_row(data: Path) -> dict[str, str]:
     frequency_I = item_frequencies(data / "train", schema)
     auc = {name: popularity_auc(data / name, schema, frequency_I=frequency_I) for name in schema.num_rows if name != "train"}
     return {
-        "recipe": RECIPE,
+        "recipe": POPULARITY,
         "seed": "",
         "dataset": schema.name,
         "num_ranks": "",

@@ -1,15 +1,25 @@
 """README's tables, rendered from benchmarks/results: `python -m benchmarks.readme` (benchmarks.paper renders its own)."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.result_rows import read_rows
+import tyro
+
+from benchmarks.result_rows import locked, read_rows
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Render README's speed tables from the newest rows of benchmarks/results."""
+
+
 def main() -> None:
-    """Render the speed tables from the newest rows."""
+    """Command line."""
+    tyro.cli(Arguments)
     for name, render in (
         ("dataloading", dataloading_table),
         ("training", training_table),
@@ -87,11 +97,14 @@ def _origin(rows: list[dict[str, str]]) -> str:
 def replace_section(path: Path, name: str, content: str) -> None:
     """Put `content` between the markers of `name` in a Markdown file; ValueError where they are not there."""
     begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-    text = path.read_text()
-    if begin not in text or end not in text:
-        raise ValueError(f"{path.name}: expected the markers {begin} and {end} around the table")
-    head, rest = text.split(begin, 1)
-    path.write_text(f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}")
+    with locked(path.parent):
+        text = path.read_text()
+        if begin not in text or end not in text:
+            raise ValueError(f"{path.name}: expected the markers {begin} and {end} around the table")
+        head, rest = text.split(begin, 1)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}")
+        temporary.rename(path)
 
 
 if __name__ == "__main__":

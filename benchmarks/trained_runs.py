@@ -1,6 +1,7 @@
 """Runs behind the accuracy tables: train what is missing, continue what was interrupted, sum up over seeds."""
 
 import math
+import shlex
 import statistics
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.readme import ROOT
+from dataloaders.schema import Schema
 from trainer.cli import parse_run_config
 from trainer.errors import UserError
 from trainer.results import has_results, read_results
@@ -20,14 +22,19 @@ def finished_run(recipe: str, *, overrides: Sequence[str] = (), num_ranks: int =
     """results.json of a recipe with `--field value` overrides; trains it to the end unless it has been.
 
     Raises:
-        subprocess.CalledProcessError: training failed.
-        UserError: the run was trained on another number of ranks, which its name does not tell.
+        DataError: there is no such data set.
+        UserError: training failed, or the run was trained on another number of ranks, which its name does not tell.
     """
     arguments = ["--recipe", recipe, *overrides]
-    run_dir = ROOT / parse_run_config(arguments).run_dir
+    config = parse_run_config(arguments)
+    run_dir = ROOT / config.run_dir
     if not has_results(run_dir):
+        Schema.load(ROOT / config.data)
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}", "-m"]
-        subprocess.run([sys.executable, "-m", *launcher, "trainer.train", *arguments], check=True, cwd=ROOT)
+        ended = subprocess.run([sys.executable, "-m", *launcher, "trainer.train", *arguments], cwd=ROOT)
+        if ended.returncode:
+            command = shlex.join(["python", "-m", "trainer.train", *arguments])
+            raise UserError(f"training ended with status {ended.returncode}, for what its messages above say; it was: {command}")
     results = read_results(run_dir)
     if results["world_size"] != num_ranks:
         ranks = results["world_size"]

@@ -1,6 +1,7 @@
 """Figures of report.html that come from a run's configuration and diagnostics: T2Diff's Figs. 4 and 5."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -31,16 +32,20 @@ def diffusion_figures(runs: list[RunRecord]) -> list[str]:
     """SVGs of the reverse processes that the runs followed, and of the first diffusion model's schedule; none without diffusion."""
     diffusing = [run for run in runs if run.results.get("diagnostics")]
     followed = [run for run in diffusing if run.results["diagnostics"].get("reverse_process")]
-    figures = [reverse_process_figure(followed)] if followed else []
+    figures = [reverse_process_figure([(run.title, run) for run in followed])] if followed else []
     return [as_svg(figure) for figure in [*figures, *(schedules_figure(run) for run in diffusing[:1])]]
 
 
-def reverse_process_figure(runs: list[RunRecord]) -> Figure:
-    """Fig. 4: how ẑ0 nears z0 from step T to step 1; the band holds 80 % of the rows."""
+def reverse_process_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure:
+    """Fig. 4: how ẑ0 nears z0 from step T to step 1; the band holds 80 % of the rows.
+
+    Args:
+        runs: a name for the legend and the record, of each run.
+    """
     figure, axes = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
-    for index, run in enumerate(runs):
+    for index, (name, run) in enumerate(runs):
         found = run.results["diagnostics"]["reverse_process"]
-        axes.plot(found["step"], found["mean"], color=f"C{index}", label=run.title)
+        axes.plot(found["step"], found["mean"], color=f"C{index}", label=name)
         axes.fill_between(found["step"], found["p10"], found["p90"], color=f"C{index}", alpha=0.15, linewidth=0)
     axes.invert_xaxis()
     axes.set(xlabel="step of the reverse process", ylabel="cosine of z0 and ẑ0 (T2Diff Fig. 4)")

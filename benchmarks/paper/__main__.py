@@ -2,38 +2,41 @@
 
     python -m benchmarks.paper table --paper t2diff --dataset ml1m --seeds 2     # trains, records, prints, updates README.md
     python -m benchmarks.paper table --paper fit --budget paper --no-train       # from benchmarks/results only
-    python -m benchmarks.paper table --paper fit --dataset ml1m_last --budget paper    # Two-Tower and FIT on few training rows
+    python -m benchmarks.paper table --paper fit --dataset ml1m_last --budget paper    # every model on few training rows
     python -m benchmarks.paper times --paper fit                                 # measures the times that recorded rows lack
     python -m benchmarks.paper search --model sasrec --trials 20                 # random search, validation picks
     python -m benchmarks.paper --smoke                                           # every cell for some seconds, on tiny data
 
 A run that was interrupted is continued, one that benchmarks/results has is not repeated, on any machine. Rows of a recipe's older
-configurations stay in the results file, but not in the table. Counted baselines are counted from the data set, where that is there.
+configurations stay in the results file, but not in the table.
 """
 
+import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
 
-from benchmarks import ablation
-from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES, Budget, Cell, Dataset, Paper, PaperTable
+from benchmarks.paper.cells import TABLES, Budget, Dataset, Paper, PaperTable
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
-from benchmarks.paper.figures import draw, sweep_path
+from benchmarks.paper.figures import draw
 from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
 from benchmarks.paper.search import SearchArguments, search
 from benchmarks.paper.smoke import smoke
+from benchmarks.paper.sweeps import SWEEPS, render_sweep, sweep_path
 from benchmarks.paper.table import compare_recorded, fill
 from benchmarks.paper.times import time_missing
 from benchmarks.paper.unseen import rank_unseen
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
+from dataloaders.errors import DataError
 from trainer.cli import one_screen_errors
 from trainer.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,13 @@ class TableArguments:
     is rendered. smoke: every cell of the paper for some seconds on tiny data; nothing is recorded."""
     seeds: int = 2
     """Seeds 0 .. seeds - 1 of each cell."""
-    recipes: tuple[str, ...] = ()
-    """Only cells of these recipes; default: every cell of the budget."""
-    sweeps: bool = False
-    """FIT on ml1m_stride50 only: train the sweeps of Figs. 7 and 8 too, 14 cells, at the paper's preset."""
+    cells: tuple[str, ...] = ()
+    """Only cells with these names or recipes, and no sweep; default: every cell of the budget."""
+    sweeps: bool = True
+    """Train what the paper compares within its own model too: T2Diff's Tables 3 and 4, tower conditions and authors' protocol with
+    the tuned table; FIT's Figs. 7 and 8 with that of ml1m_stride50. False renders what is recorded of them."""
+    retrain: bool = False
+    """Train again what is recorded from another machine, so that its rows can be compared with those of the runs here."""
     times: bool = True
     """Record times; False leaves them blank, for machines that do other work too, and `times` measures them later."""
     train: bool = True
@@ -83,7 +89,8 @@ Command = (
 
 def main() -> None:
     """Command line."""
-    words = ["smoke" if word == "--smoke" else word for word in sys.argv[1:]]
+    smoke_word = ["--budget", "smoke"] if "table" in sys.argv[1:2] else ["smoke"]
+    words = [new for word in sys.argv[1:] for new in (smoke_word if word == "--smoke" else [word])]
     command = tyro.cli(Command, prog="python -m benchmarks.paper", args=words)
     with one_screen_errors():
         if isinstance(command, SearchArguments):
@@ -100,36 +107,48 @@ def main() -> None:
 
 
 def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
-    """Train, record and compare what is missing of a budget, then print the paper's table and put it into README.md."""
+    """Train, record and compare what is missing of a budget, then print the paper's table and render README.md.
+
+    The tables of ml1m stand there as they are printed, those of fewer training rows in one table beside each other.
+    """
     table, name = _table(arguments, budget), f"{arguments.paper}_{arguments.dataset}"
     path, differences = RESULTS / f"{name}.csv", RESULTS / f"significance_{name}.csv"
-    cells = [cell for cell in table.of_budget(budget) if cell.recipe in (arguments.recipes or (cell.recipe,))]
-    trained = next(cell for cell in table.cells if cell.role != "counted")
-    count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
-    failed = _train(arguments, table, cells, path=path) if arguments.train else []
+    failed = []
     if arguments.train:
+        failed = _train(arguments, table, budget, path=path)
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
     text = render(table, read_rows(path), read_rows(differences))
     print(text)
-    if arguments.paper == "fit":
-        replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
-    replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", draw(arguments.paper, RESULTS))
     if arguments.dataset == "ml1m":
         replace_section(ROOT / "README.md", name, text)
-        if arguments.paper == "t2diff" and budget == "tuned" and not arguments.recipes:
-            for group in ("schedules", "steps"):  # Tables 3 and 4
-                ablation.reproduce(group, dataset=arguments.dataset, seeds=arguments.seeds, train=arguments.train)
+    if arguments.paper == "fit":
+        replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
+    else:
+        for sweep, swept in SWEEPS["t2diff", "ml1m"].items():
+            text = render_sweep(swept, read_rows(sweep_path(RESULTS, "t2diff", "ml1m", sweep)))
+            replace_section(ROOT / "README.md", f"t2diff_ml1m_{sweep}", text)
+    drawn = draw(arguments.paper, RESULTS, redraw=arguments.train)
+    replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", drawn)
     if failed:  # the first of them, when all that there is has been recorded and rendered
         raise failed[0]
 
 
-def _train(arguments: TableArguments, table: PaperTable, cells: Sequence[Cell], *, path: Path) -> list[Exception]:
-    """Train and record what is missing; errors of the cells that failed."""
-    failed = fill(table, cells, path, seeds=arguments.seeds, times=arguments.times)
-    if arguments.sweeps:
-        for figure, swept in SWEEPS.items():
-            failed += fill(swept, swept.cells, sweep_path(RESULTS, figure), seeds=arguments.seeds, times=arguments.times)
+def _train(arguments: TableArguments, table: PaperTable, budget: Budget, *, path: Path) -> list[Exception]:
+    """Count, train and record what is missing; errors of the cells that failed."""
+    cells = [cell for cell in table.of_budget(budget) if not arguments.cells or {cell.label, cell.recipe} & set(arguments.cells)]
+    trained = next(cell for cell in table.cells if cell.role != "counted")
+    count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
+    how = {"seeds": arguments.seeds, "times": arguments.times, "retrain": arguments.retrain}
+    failed = fill(table, cells, path, **how)
+    sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {})
+    if arguments.sweeps and not arguments.cells and budget in {cell.budget for swept in sweeps.values() for cell in swept.cells}:
+        for sweep, swept in sweeps.items():
+            try:
+                failed += fill(swept, swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, sweep), **how)
+            except DataError as error:  # its data is missing; the table and the other sweeps have theirs
+                log.error("the sweep %s is left out: %s", sweep, error)
+                failed.append(error)
     return failed
 
 
@@ -138,9 +157,8 @@ def measure_times(arguments: TimesArguments) -> None:
     table = table_of(arguments.paper, arguments.dataset)
     for budget in get_args(Budget):
         time_missing(table.of_budget(budget), RESULTS / f"{arguments.paper}_{arguments.dataset}.csv")
-    if (arguments.paper, arguments.dataset) == ("fit", FIGURES_DATA):
-        for figure, swept in SWEEPS.items():
-            time_missing(swept.cells, sweep_path(RESULTS, figure))
+    for sweep, swept in SWEEPS.get((arguments.paper, arguments.dataset), {}).items():
+        time_missing(swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, sweep))
 
 
 def table_of(paper: Paper, dataset: Dataset) -> PaperTable:
@@ -160,18 +178,16 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     """The table that is asked for.
 
     Raises:
-        UserError: the paper has none on that data set, none of its cells is of that budget or those recipes, or there is nothing to
-            train for the seeds or sweeps that are asked for.
+        UserError: the paper has none on that data set, none of its cells is of that budget, one of the cells that are asked for is
+            not in it, or there is nothing to train for that number of seeds.
     """
     table = table_of(arguments.paper, arguments.dataset)
     budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
     if budget not in budgets:
         raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
-    known = {cell.recipe for cell in table.of_budget(budget)}
-    if unknown := sorted(set(arguments.recipes) - known):
-        raise UserError(f"--recipes {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
-    if arguments.sweeps and not (arguments.train and (arguments.paper, arguments.dataset) == ("fit", FIGURES_DATA)):
-        raise UserError(f"--sweeps trains those of --paper fit on --dataset {FIGURES_DATA}: leave it out, or --no-train")
+    known = {name for cell in table.of_budget(budget) if cell.role != "counted" for name in (cell.label, cell.recipe)}
+    if unknown := sorted(set(arguments.cells) - known):
+        raise UserError(f"--cells {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table

@@ -1,4 +1,7 @@
-"""The papers' figures as PNG beside the results, of what is recorded or finished on this machine; the others are left out."""
+"""The papers' figures as PNG beside the results, of what is recorded or finished on this machine.
+
+A figure is drawn when all that belongs to it is there: one that another machine drew is never replaced by a part of it.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +12,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from benchmarks.paper.cells import FEWER_ROWS, FIGURES_DATA, FIT_ABLATION_LABELS, SWEEPS, TABLES, Cell, Paper
+from benchmarks.paper.cells import FEWER_ROWS, FIGURES_DATA, FIT_ABLATION_LABELS, TABLES, Cell, Paper
 from benchmarks.paper.item_map import draw_item_map
 from benchmarks.paper.rows import config_of
+from benchmarks.paper.sweeps import SWEEPS, sweep_path
 from benchmarks.paper.table import Rows, rows_by_label
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows
@@ -37,15 +41,23 @@ FIGURES: dict[Paper, dict[str, str]] = {
 """Paper -> name of a figure's file, behind `<paper>_<data set>_` -> its title."""
 FROM_FEWER_ROWS = ("ablations", "techniques", "queries", "heads")
 """Figures of models that were trained on FIGURES_DATA."""
+DIFFUSING = ("T2Diff", "T2Diff without drift (W/O DP)", "T2Diff, Algorithms 1 and 2")
+"""What T2Diff's figures show, the run whose schedule is drawn first."""
 TECHNIQUES = ("FIT", "FIT, hard query only", "FIT, soft query without temperature", "FIT w/o self-attention")
 
 
-def draw(paper: Paper, results: Path) -> str:
-    """Draw what can be drawn into the folder `results`; Markdown with every figure that lies there, in the papers' order."""
-    found = _t2diff_figures() if paper == "t2diff" else _fit_figures(results)
-    for name, figure in found.items():
-        figure.savefig(_path(paper, name, results), dpi=120)
-        pyplot.close(figure)
+def draw(paper: Paper, results: Path, *, redraw: bool = True) -> str:
+    """Draw what can be drawn into the folder `results`; Markdown with every figure that lies there, in the papers' order.
+
+    Args:
+        paper: whose figures.
+        results: folder of the results files and of the figures.
+        redraw: False leaves the figures as they are.
+    """
+    if redraw:
+        for name, figure in (_t2diff_figures() if paper == "t2diff" else _fit_figures(results)).items():
+            figure.savefig(_path(paper, name, results), dpi=120)
+            pyplot.close(figure)
     there = {name: title for name, title in FIGURES[paper].items() if _path(paper, name, results).exists()}
     images = [f"![{title}]({_link(_path(paper, name, results))})" for name, title in there.items()]
     missing = [title.split(":")[0] for name, title in FIGURES[paper].items() if name not in there]
@@ -67,19 +79,20 @@ def finished(cells: Sequence[Cell]) -> dict[str, RunRecord]:
 
 
 def _t2diff_figures() -> dict[str, Figure]:
-    diffusing = [run for run in finished(TABLES["t2diff", "ml1m"].cells).values() if run.results.get("diagnostics")]
-    followed = [run for run in diffusing if run.results["diagnostics"].get("reverse_process")]
-    figures = {"reverse_process": reverse_process_figure(followed)} if followed else {}
-    return figures | ({"schedules": schedules_figure(diffusing[0])} if diffusing else {})
+    runs = finished(TABLES["t2diff", "ml1m"].cells)
+    followed = [(label, runs[label]) for label in DIFFUSING if label in runs]
+    if len(followed) < len(DIFFUSING):
+        return {}
+    return {"reverse_process": reverse_process_figure(followed), "schedules": schedules_figure(followed[0][1])}
 
 
 def _fit_figures(results: Path) -> dict[str, Figure]:
     cells = TABLES["fit", FIGURES_DATA].of_budget("paper")
     rows = rows_by_label(cells, read_rows(results / f"fit_{FIGURES_DATA}.csv"))
-    runs = finished(cells)
+    runs, shown = finished(cells), ("FIT", *(label for label, _ in FIT_ABLATION_LABELS.values()))
     figures: dict[str, Figure | None] = {
-        "ablations": ablation_figure({label: rows[label] for label in ("FIT", *_ablations()) if label in rows}),
-        "techniques": technique_figure([(label, runs[label]) for label in TECHNIQUES if label in runs]),
+        "ablations": ablation_figure({label: rows[label] for label in shown}) if rows.keys() >= set(shown) else None,
+        "techniques": technique_figure([(label, runs[label]) for label in TECHNIQUES]) if runs.keys() >= set(TECHNIQUES) else None,
         "queries": _sweep_figure("queries", results, draw_queries),
         "heads": _sweep_figure("heads", results, draw_heads),
     }
@@ -89,19 +102,8 @@ def _fit_figures(results: Path) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def sweep_path(results: Path, figure: str) -> Path:
-    """Results file of one of SWEEPS."""
-    return results / f"fit_{FIGURES_DATA}_{figure}.csv"
-
-
-def _ablations() -> list[str]:
-    return [label for label, _ in FIT_ABLATION_LABELS.values()]
-
-
-def ablation_figure(rows: Rows) -> Figure | None:
-    """FIT Fig. 4: a bar for each; None where there is no ablation."""
-    if len(rows) < 2:
-        return None
+def ablation_figure(rows: Rows) -> Figure:
+    """FIT Fig. 4: a bar for each."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     values = [mean(runs, "test_auc") for runs in rows.values()]
     axes.barh(list(rows), values, color=["C3" if label == "FIT" else "C0" for label in rows])
@@ -112,10 +114,8 @@ def ablation_figure(rows: Rows) -> Figure | None:
     return figure
 
 
-def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure | None:
-    """FIT Fig. 5: validation AUC, and the similarity of soft and hard queries in training, against steps; None without a run."""
-    if not runs:
-        return None
+def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure:
+    """FIT Fig. 5: validation AUC, and the similarity of soft and hard queries in training, against steps."""
     figure, both = pyplot.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
     curves = (("validation", "auc", "validation AUC (FIT Fig. 5)"), ("train", "query_similarity", "QS (FIT eq. 24)"))
     for axes, (split, name, title) in zip(both, curves, strict=True):
@@ -131,8 +131,9 @@ def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure | None:
 
 
 def _sweep_figure(name: str, results: Path, drawn: Callable[[Rows], Figure]) -> Figure | None:
-    rows = rows_by_label(SWEEPS[name].cells, read_rows(sweep_path(results, name)))
-    return drawn(rows) if len(rows) > 1 else None
+    table = SWEEPS["fit", FIGURES_DATA][name]
+    rows = rows_by_label(table.cells, read_rows(sweep_path(results, "fit", FIGURES_DATA, name)))
+    return drawn(rows) if len(rows) == len(table.cells) else None
 
 
 def draw_queries(rows: Rows) -> Figure:

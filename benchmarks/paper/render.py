@@ -2,11 +2,12 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
-from benchmarks.paper.rows import cell_of, column_unseen, config_of
+from benchmarks.paper.rows import TIMES, cell_of, column_unseen, config_of
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
 from benchmarks.trained_runs import mean, origin, spread
 from trainer.metrics import rela_impr
@@ -17,6 +18,12 @@ TITLES: dict[Budget, str] = {
     "paper": "**The papers' presets**: each model's own size, regularisation, learning rate and largest number of epochs",
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
+MEASURED = (
+    "s/epoch and ms/sample: {}, {} cores, GPU {}; a sample is one of a batch of 512, from ids to scores (FIT) or from embeddings "
+    "to user vectors (T2Diff). The papers' milliseconds are of their own machines and may count more."
+)
+Machine = tuple[str, str, str]
+"""CPU, number of cores, GPU."""
 NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}
 SMALLER_IS_BETTER = ("logloss",)
 SIGNIFICANT = 1.96
@@ -31,22 +38,43 @@ def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Seque
         rows: of the results file; older configurations are left out and counted.
         differences: of the file of pairs.
     """
-    parts, shown = [], []
+    parts, shown, timed_on = [], [], _timed_on(table, rows)
     for budget, title in TITLES.items():
         cells = table.of_budget(budget)
         found = rows_by_label(cells, rows)
         if any(cell.label in found for cell in cells if cell.role != "counted"):
-            parts += [f"{title}.", _budget_table(table, cells, found, differences), verdict(table, cells, found, differences)]
+            lines = _budget_table(table, cells, found, differences, timed_on=timed_on)
+            words = "" if budget == "paper" else _budget_words(cells)
+            parts += [f"{title}{words}.", lines, verdict(table, cells, found, differences)]
             shown += [row for runs in found.values() for row in runs if row not in shown]
     if not parts:
         return "No run is recorded yet."
-    parts += ["*In italics: what the paper prints.* " + _notes(table, shown), origin(shown)]
+    parts += ["*In italics: what the paper prints.* " + _notes(table, shown, timed_on=timed_on), origin(shown)]
     if left_out := len([row for row in rows if row not in shown]):
         parts.append(f"{left_out} older row(s) of the results file, of other configurations or ranks, are left out.")
     return "\n\n".join(parts)
 
 
-def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]]) -> str:
+def _budget_words(cells: Sequence[Cell]) -> str:
+    """The budget that all cells have."""
+    run = config_of(next(cell for cell in cells if cell.role != "counted"), seed=0)
+    loop, optimizer = run.loop, run.optimizer
+    return f": at most {loop.max_epochs} epochs, learning rate {optimizer.learning_rate:g} ({optimizer.schedule})"
+
+
+def _timed_on(table: PaperTable, rows: Sequence[dict[str, str]]) -> Machine | None:
+    """The machine of most current rows with times, none of which other machines' times may stand beside; None without times."""
+    timed = Counter(_machine(row) for row in rows if any(row.get(name) for name in TIMES) and cell_of(row, table.cells))
+    return timed.most_common(1)[0][0] if timed else None
+
+
+def _machine(row: dict[str, str]) -> Machine:
+    return row["cpu"], row["cores"], row["gpu"]
+
+
+def _budget_table(
+    table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]], *, timed_on: Machine | None
+) -> str:
     relative, headline = ["RelaImpr"] if table.base else [], NAMES.get(table.headline, table.headline)
     proposed = next((cell for cell in cells if cell.role == "proposed" and cell.label in rows), None)
     names = [f"test {NAMES.get(name, name)}" for name in table.metrics]
@@ -74,18 +102,19 @@ def _budget_table(table: PaperTable, cells: Sequence[Cell], rows: Rows, differen
             if proposed is not None:
                 found = lead(table, cells, (proposed, cell), rows, differences)
                 values.append("–" if found is None else str(found))
-            lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs)])} |")
+            lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs, timed_on=timed_on)])} |")
     return "\n".join(lines)
 
 
-def _costs(cell: Cell, runs: Sequence[dict[str, str]]) -> list[str]:
-    """Parameters, epochs, seconds of an epoch, milliseconds of a sample, number of seeds."""
+def _costs(cell: Cell, runs: Sequence[dict[str, str]], *, timed_on: Machine | None) -> list[str]:
+    """Parameters, epochs, seconds of an epoch, milliseconds of a sample (of runs on that machine), number of seeds."""
     millions = cell.paper.get("parameters")
     parameters = f"{int(runs[0]['num_parameters']):,}" + ("" if millions is None else f" *{millions}M*")
     if cell.role == "counted":
         return [parameters, "–", "–", "–", "–"]
-    milliseconds = _beside(spread(runs, "inference_ms_per_sample", 3), cell.paper.get("ms"), 2)
-    return [parameters, spread(runs, "best_epoch", 1), spread(runs, "train_seconds_per_epoch", 0), milliseconds, str(len(runs))]
+    timed = [row for row in runs if _machine(row) == timed_on]
+    seconds, milliseconds = (spread(timed, name, digits) for name, digits in zip(TIMES, (0, 3), strict=True))
+    return [parameters, spread(runs, "best_epoch", 1), seconds, _beside(milliseconds, cell.paper.get("ms"), 2), str(len(runs))]
 
 
 def _beside(ours: str, printed: float | None, digits: int) -> str:
@@ -179,10 +208,13 @@ def _against(cell: Cell, baseline: Cell, found: Lead | None, metric: str) -> str
 def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:
     """A warning for each folder of data that the rows' runs found different data in."""
     found: dict[str, set[str]] = {}
+    counted_in = config_of(next(cell for cell in table.cells if cell.role != "counted"), seed=0).data
     for row in rows:
         cell = cell_of(row, table.cells)
         if cell is not None and cell.role != "counted" and row.get("data"):
             found.setdefault(str(config_of(cell, seed=int(row["seed"])).data), set()).add(row["data"])
+        elif cell is not None and cell.role == "counted":  # `config` is the identity of the data that was counted
+            found.setdefault(str(counted_in), set()).add(row["config"])
     return [
         f"**Not comparable: rows of {folder} come from different preparations of it ({', '.join(sorted(identities))}).**"
         for folder, identities in found.items()
@@ -190,7 +222,7 @@ def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
+def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, timed_on: Machine | None) -> str:
     error = max(float(row.get(f"test_{table.headline}_se") or 0) for row in rows)
     notes = ["± over seeds is the standard deviation.", *_mixed_data(table, rows)]
     if error:
@@ -199,7 +231,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
         "same test rows, mean over seeds ± its standard error, of rows (paired, `benchmarks.paper.significance`) and of seeds.",
         *([] if table.unseen is None else ["Seen items: all that the user touched before, as in most published full rankings."]),
-        "ms/sample: inference in batches of 512 where the model was trained.",
+        *([] if timed_on is None else [MEASURED.format(*timed_on)]),
         *([table.note] if table.note else []),
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
     ]

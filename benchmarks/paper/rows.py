@@ -25,6 +25,8 @@ from trainer.results import has_results, read_results
 log = logging.getLogger(__name__)
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
+TIMES = ("train_seconds_per_epoch", "inference_ms_per_sample")
+"""Columns that are blank where a run shared its machine with other work."""
 TIMED = LoaderConfig(batch_size=512)
 """Batches whose inference is timed: alike for all models."""
 
@@ -32,6 +34,11 @@ TIMED = LoaderConfig(batch_size=512)
 def column_unseen(metric: str) -> str:
     """Where the results file has a test metric of rankings without the items that a user touched before."""
     return f"test_{metric}_unseen"
+
+
+def column_training_form(metric: str) -> str:
+    """Where the results file has a validation metric of T2Diff with x̂ as in training."""
+    return f"validation_{metric}_training_form"
 
 
 def config_of(cell: Cell, *, seed: int) -> RunConfig:
@@ -45,16 +52,21 @@ def _config(recipe: str, overrides: tuple[str, ...], seed: int) -> RunConfig:
 
 
 def is_here(cell: Cell, row: dict[str, str]) -> bool:
-    """Whether the run of a cell's row and the data it was trained on are on this machine; no if others with their names are."""
+    """Whether the run of a cell's row and the data it was trained on are on this machine; no if others with their names are.
+
+    A run that was trained again elsewhere has other metrics, by which it is told from the recorded one.
+    """
     if cell.role == "counted":
         return False
     config = config_of(cell, seed=int(row["seed"]))
     run, folder = ROOT / config.run_dir, ROOT / config.data
     if not has_results(run) or not (folder / "schema.json").exists():
         return False
-    identity = Schema.load(folder).identity
-    # rows without `data` are older than that column
-    return read_results(run)["data_identity"] == identity and row.get("data") in (None, "", identity[:12])
+    identity, results = Schema.load(folder).identity, read_results(run)
+    # rows without `data` are older than that column; the metrics tell them from those of a run that has taken their run's place
+    same_data = results["data_identity"] == identity and row.get("data") in (None, "", identity[:12])
+    test = results["metrics"]["test"]
+    return same_data and all(row[f"test_{name}"] == f"{value:.6f}" for name, value in test.items() if row.get(f"test_{name}"))
 
 
 def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any], times: bool = True) -> dict[str, str]:
@@ -70,6 +82,7 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
     metrics = results["metrics"]
     test = metrics["test"] | {f"popularity_{name}": value for name, value in metrics.get("test_popularity", {}).items()}
     milliseconds = milliseconds_per_sample(config_of(cell, seed=seed)) if times else None
+    leak = results["diagnostics"].get("leak_check")
     row = {
         "recipe": cell.recipe,
         "overrides": " ".join(cell.overrides),
@@ -81,6 +94,7 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
         f"test_{table.headline}_se": f"{test[f'{table.headline}_se']:.6f}",
         "test_rows": f"{test['num_rows']:.0f}",
         f"validation_{table.headline}": f"{metrics['validation'][table.headline]:.6f}",
+        **({column_training_form(table.headline): f"{leak['training_form'][table.headline]:.6f}"} if leak else {}),
         "inference_ms_per_sample": "" if milliseconds is None else f"{milliseconds:.5f}",
         **run_columns(results),
     }

@@ -5,6 +5,7 @@ with those of fewer, so that a search can be extended.
 """
 
 import itertools
+import logging
 import operator
 import random
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from trainer.cli import parse_run_config
 from trainer.config import RunConfig
 from trainer.errors import UserError
 
+log = logging.getLogger(__name__)
 SPACE: dict[str, tuple[str, ...]] = {
     "learning_rate": ("0.0005", "0.001", "0.002", "0.004", "0.008"),
     "dropout": ("0.0", "0.1", "0.2", "0.3", "0.5"),
@@ -69,10 +71,17 @@ def search(arguments: SearchArguments) -> None:
         config = parse_run_config(["--recipe", recipe, *words, "--seed", str(SEED)])
         found = [row for row in read_rows(path) if (row["recipe"], row["config"]) == (recipe, config.fingerprint[:12])]
         if not found:
-            found = [trial_row(config, words, number=number, results=finished_run(recipe, overrides=[*words, "--seed", str(SEED)]))]
+            try:
+                results = finished_run(recipe, overrides=[*words, "--seed", str(SEED)])
+            except UserError as error:  # a learning rate too large for this model ends one trial, not the search
+                log.error("trial %d is left out: %s", number, error)
+                continue
+            found = [trial_row(config, words, number=number, results=results)]
             replace_rows(path, found, key=KEY)
         tried.append(found[0])
         print(f"trial {number}: validation {config.loop.monitor} {found[0]['validation']}  {' '.join(words)}")
+    if not tried:
+        raise UserError(f"all {arguments.trials} trials of {recipe} failed; their messages stand above")
     best = winner(tried)
     print(
         f"best of {len(tried)} trials, by validation {best['metric']} {best['validation']}:\n--recipe {recipe} {best['overrides']}"

@@ -5,16 +5,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import ablation
-from benchmarks.paper.cells import TABLES, Budget, Paper, PaperTable
-from benchmarks.paper.render import TITLES, render
+from benchmarks.paper.cells import TABLES, Budget, Cell, Paper, PaperTable
+from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
-from benchmarks.paper.table import compare_recorded, fill
+from benchmarks.paper.sweeps import SWEEPS, render_sweep
+from benchmarks.paper.table import compare_recorded, fill, rows_by_label
 from benchmarks.paper.unseen import rank_unseen
 from benchmarks.result_rows import read_rows
 from dataloaders.prepare.synthetic import SyntheticConfig, prepare_synthetic
 from dataloaders.prepare.synthetic_sequences import SyntheticSequencesConfig, prepare_synthetic_sequences
-from trainer.cli import parse_run_config
 from trainer.config import RunConfig
 from trainer.diagnostics import diagnose
 from trainer.evaluation import evaluate
@@ -40,16 +39,11 @@ def smoke(paper: Paper) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         data, path = prepare(paper, Path(folder)), Path(folder) / "runs.csv"
-        for (name, _), table in TABLES.items():
+        for (name, dataset), table in TABLES.items():
             if name == paper:
-                words = words_for(paper, data)
-                cells = [dataclasses.replace(cell, overrides=(*cell.overrides, *words), num_ranks=1) for cell in table.cells]
-                small = dataclasses.replace(table, cells=tuple(cells))
-                train_all([config_of(cell, seed=0) for cell in small.cells if cell.role != "counted"])
-                print(tabulate(paper, small, path, data=data))
-        if paper == "t2diff":
-            cells = [cell for group in ablation.CELLS.values() for cell in group]
-            train_all([parse_run_config(["--recipe", cell.recipe, *cell.overrides, *words_for(paper, data)]) for cell in cells])
+                print(tabulate(paper, _small(table, words_for(paper, data)), path, data=data))
+                for sweep, swept in SWEEPS.get((paper, dataset), {}).items():
+                    print(tabulate_sweep(_small(swept, words_for(paper, data)), path.with_name(f"{sweep}.csv")))
 
 
 def prepare(paper: Paper, folder: Path) -> Path:
@@ -62,24 +56,51 @@ def prepare(paper: Paper, folder: Path) -> Path:
     return folder / "data"
 
 
+def _small(table: PaperTable, words: tuple[str, ...]) -> PaperTable:
+    """The table on tiny data."""
+    cells = [dataclasses.replace(cell, overrides=(*cell.overrides, *words), num_ranks=1) for cell in table.cells]
+    return dataclasses.replace(table, cells=tuple(cells))
+
+
 def tabulate(paper: Paper, table: PaperTable, path: Path, *, data: Path) -> str:
-    """Record, compare and render what `train_all` has finished.
+    """Train, record, compare and render.
 
     Raises:
-        RuntimeError: a cell is not in the table.
+        RuntimeError: a cell has no row in its part of the table.
     """
+    train_all(table.cells)
     differences = path.with_name("differences.csv")
     count_baselines(table, paper, path, data=data)
-    budgets: list[Budget] = list(TITLES)
-    for budget in budgets:
+    for budget in dict.fromkeys(cell.budget for cell in table.cells if cell.role != "counted"):
         if failed := fill(table, table.of_budget(budget), path, seeds=1):
             raise failed[0]
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
-    text = render(table, read_rows(path), read_rows(differences))
-    if missing := [cell.label for cell in table.cells if f"| {cell.label} |" not in text]:
-        raise RuntimeError(f"cells without a row in the table: {missing}")
+        _check_rows(render(table, _rows_of(table, budget, path), read_rows(differences)), table.of_budget(budget))
+    return render(table, read_rows(path), read_rows(differences))
+
+
+def tabulate_sweep(table: PaperTable, path: Path) -> str:
+    """Train, record and render a sweep of either paper.
+
+    Raises:
+        RuntimeError: a cell has no row.
+    """
+    train_all(table.cells)
+    if failed := fill(table, table.cells, path, seeds=1):
+        raise failed[0]
+    text = render_sweep(table, read_rows(path))
+    _check_rows(text, table.cells)
     return text
+
+
+def _rows_of(table: PaperTable, budget: Budget, path: Path) -> list[dict[str, str]]:
+    return [row for runs in rows_by_label(table.of_budget(budget), read_rows(path)).values() for row in runs]
+
+
+def _check_rows(text: str, cells: Sequence[Cell]) -> None:
+    if missing := [cell.label for cell in cells if f"| {cell.label} |" not in text]:
+        raise RuntimeError(f"cells without a row in the table: {missing}")
 
 
 def words_for(paper: Paper, data: Path) -> tuple[str, ...]:
@@ -87,10 +108,10 @@ def words_for(paper: Paper, data: Path) -> tuple[str, ...]:
     return (*BUDGET, *(LABELLED if paper == "fit" else ()), "--data", str(data), "--runs", str(data.with_name("runs")))
 
 
-def train_all(configs: Sequence[RunConfig]) -> None:
+def train_all(cells: Sequence[Cell]) -> None:
     """Train and test each run that is not finished, in this process and without a report."""
     with distributed("cpu") as ranks:
-        for config in configs:
+        for config in (config_of(cell, seed=0) for cell in cells if cell.role != "counted"):
             if not config.run_dir.exists():
                 _finish(config, ranks)
 

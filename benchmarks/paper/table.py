@@ -8,32 +8,58 @@ from typing import NamedTuple
 from benchmarks.paper import significance
 from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY, cell_of, config_of, is_here, trained_row
+from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows, replace_rows
 from benchmarks.trained_runs import finished_run, mean
-from trainer.errors import CheckpointError
+from dataloaders.schema import Schema
+from trainer.errors import CheckpointError, exit_code
+from trainer.results import has_results
 
 log = logging.getLogger(__name__)
 Rows = dict[str, list[dict[str, str]]]
 """Label of a cell -> its rows, a row for each seed."""
 
 
-def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True) -> list[Exception]:
+def fill(
+    table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True, retrain: bool = False
+) -> list[Exception]:
     """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be.
 
-    Where a cell fails, the others go on; its error is logged and returned. `times` False leaves the rows' times blank.
+    Where a cell fails, the others go on; its error is logged and returned.
+
+    Args:
+        table: names the metrics.
+        cells: what to train; counted ones are passed over.
+        path: results file.
+        seeds: 0 .. seeds - 1 of each cell.
+        times: False leaves the rows' times blank.
+        retrain: whether recorded cells whose run is not on this machine (see `is_here`) are trained here and recorded again.
+
+    Raises:
+        DataError: what a cell is to be trained on is missing; none has been trained then.
     """
     failed: list[Exception] = []
-    known = {(label, row["seed"]) for label, rows in rows_by_label(cells, read_rows(path)).items() for row in rows}
-    for seed in range(seeds):
-        for cell in cells:
-            if cell.role != "counted" and (cell.label, str(seed)) not in known:
-                try:
-                    results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
-                    replace_rows(path, [trained_row(table, cell, seed=seed, results=results, times=times)], key=KEY)
-                except Exception as error:  # the other cells go on and are recorded
-                    log.exception("%s, seed %d, failed", cell.label, seed)
-                    failed.append(error)
+    runs = list(_missing(cells, read_rows(path), seeds=seeds, retrain=retrain))
+    unfinished = [config for cell, seed in runs if not has_results(ROOT / (config := config_of(cell, seed=seed)).run_dir)]
+    for data in dict.fromkeys(config.data for config in unfinished):
+        Schema.load(ROOT / data)
+    for cell, seed in runs:
+        try:
+            results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
+            replace_rows(path, [trained_row(table, cell, seed=seed, results=results, times=times)], key=KEY)
+        except Exception as error:  # the other cells go on and are recorded
+            log.error("%s, seed %d, failed: %s", cell.label, seed, error, exc_info=exit_code(error) == 1)
+            failed.append(error)
     return failed
+
+
+def _missing(cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, seeds: int, retrain: bool) -> Iterator[tuple[Cell, int]]:
+    trained, known = [cell for cell in cells if cell.role != "counted"], rows_by_label(cells, rows)
+    for seed in range(seeds):
+        for cell in trained:
+            recorded = [row for row in known.get(cell.label, ()) if row["seed"] == str(seed)]
+            if not any(is_here(cell, row) or not retrain for row in recorded):
+                yield cell, seed
 
 
 def rows_by_label(cells: Sequence[Cell], rows: Sequence[dict[str, str]]) -> Rows:
@@ -72,16 +98,20 @@ def pairs_of(table: PaperTable, cells: Sequence[Cell], rows: Rows) -> Iterator[P
 
 
 def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, differences: Path) -> None:
-    """Record the pairs (see `pairs_of`) of recorded runs in the file of differences, where both runs are on this machine.
+    """Record the pairs (see `pairs_of`) of recorded runs in the file of differences.
 
-    A pair is left out, with a warning, where a run's checkpoints are gone.
+    A pair is left out, with a warning, where a run is not on this machine or its checkpoints are gone.
     """
     recorded, rows = read_rows(differences), rows_by_label(cells, read_rows(path))
     here = {(cell.label, row["seed"]) for cell in cells for row in rows.get(cell.label, ()) if is_here(cell, row)}
     pairs = list(pairs_of(table, cells, rows))
     known: dict[tuple[str, int], significance.SplitRows] = {}
     for pair in pairs:
-        if difference_of(pair, recorded) or not all((cell.label, str(pair.seed)) in here for cell in pair[:2]):
+        if difference_of(pair, recorded):
+            continue
+        if gone := [cell.label for cell in pair[:2] if (cell.label, str(pair.seed)) not in here]:
+            words = pair.first.label, pair.second.label, pair.seed, " and ".join(gone)
+            log.warning("%s and %s, seed %d, are not compared: --retrain trains what is not here, %s", *words)
             continue
         try:
             for cell in pair[:2]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.paper.cells import Cell
-from benchmarks.paper.rows import KEY, config_of, milliseconds_per_sample
+from benchmarks.paper.rows import KEY, TIMES, config_of, milliseconds_per_sample
 from benchmarks.paper.table import rows_by_label
 from benchmarks.readme import ROOT
-from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.result_rows import read_rows, set_columns
 from benchmarks.training import trainer_loop
 from trainer.config import RunConfig
 from trainer.process_group import distributed
@@ -24,7 +24,6 @@ STEPS, ROUNDS = 10, 3
 """Optimizer steps of a round, and rounds that count; one more warms up."""
 MACHINE = ("cpu", "cores", "gpu")
 """Columns that tell what a run was trained on."""
-TIMES = ("train_seconds_per_epoch", "inference_ms_per_sample")
 
 
 def time_missing(cells: Sequence[Cell], path: Path) -> None:
@@ -42,12 +41,11 @@ def time_missing(cells: Sequence[Cell], path: Path) -> None:
         cell = next(cell for cell in cells if cell.label == label)
         own = [row for row in rows if cell.role != "counted" and cell.num_ranks == 1 and row.items() >= here.items()]
         for name in TIMES:
-            if not own or any(row.get(name) for row in rows):
+            if not own or any(row.get(name) for row in own):
                 continue
             config = config_of(cell, seed=int(own[0]["seed"]))
             if (ROOT / config.data / "schema.json").exists() and (value := measured(name, config)) is not None:
-                own[0][name] = f"{value:.5g}"
-                replace_rows(path, own[:1], key=KEY)
+                set_columns(path, own[0], {name: f"{value:.5g}"}, key=KEY)
                 print(f"{label}: {name} {value:.5g}", flush=True)
 
 

@@ -8,7 +8,7 @@ from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY, column_unseen, config_of, is_here
 from benchmarks.paper.table import rows_by_label
 from benchmarks.readme import ROOT
-from benchmarks.result_rows import read_rows, replace_rows
+from benchmarks.result_rows import read_rows, set_columns
 from trainer.config import RunConfig
 from trainer.errors import CheckpointError
 from trainer.evaluation import evaluate_run, leave_out_user_items, load_run
@@ -31,11 +31,11 @@ def rank_unseen(table: PaperTable, cells: Sequence[Cell], path: Path) -> None:
             if row.get(column_unseen(metric)) or not is_here(cell, row):
                 continue
             try:
-                row[column_unseen(metric)] = f"{metrics_unseen(config_of(cell, seed=int(row['seed'])))[metric]:.6f}"
+                found = metrics_unseen(config_of(cell, seed=int(row["seed"])))[metric]
             except CheckpointError as error:
                 log.warning("%s, seed %s, is not ranked among unseen items: %s", label, row["seed"], error)
                 continue
-            replace_rows(path, [row], key=KEY)
+            set_columns(path, row, {column_unseen(metric): f"{found:.6f}"}, key=KEY)
 
 
 def metrics_unseen(config: RunConfig) -> dict[str, float]:

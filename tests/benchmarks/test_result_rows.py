@@ -1,11 +1,12 @@
 """Every result row says where it comes from, and a results file loses none."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.result_rows import append_rows, read_rows, replace_rows
+from benchmarks.result_rows import append_rows, read_rows, replace_rows, set_columns
 from trainer.provenance import provenance
 
 
@@ -43,6 +44,34 @@ def test_a_row_takes_the_place_of_the_one_with_the_same_key_only(tmp_path: Path)
     assert sorted(found) == [("a", "0", "0"), ("a", "1", "9"), ("b", "0", "0"), ("b", "1", "0")]
     with pytest.raises(ValueError, match=r"lacks the columns \['seed'\]"):
         replace_rows(path, [{"recipe": "a"}], key=("recipe", "seed"))
+
+
+def test_columns_of_one_row_are_set_and_what_others_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    append_rows(path, [{"recipe": recipe, "seed": seed, "auc": 0} for recipe in "ab" for seed in (0, 1)])
+    (read,) = [row for row in read_rows(path) if (row["recipe"], row["seed"]) == ("a", "1")]
+    set_columns(path, read, {"speed": "7"}, key=("recipe", "seed"))
+    set_columns(path, read, {"auc": "9"}, key=("recipe", "seed"))  # what was read before knows no speed
+    found = [(row["recipe"], row["seed"], row["auc"], row["speed"]) for row in read_rows(path)]
+    assert found == [("a", "0", "0", ""), ("a", "1", "9", "7"), ("b", "0", "0", ""), ("b", "1", "0", "")]
+    with pytest.raises(KeyError, match=r"no row has \['c'\] in \['recipe'\]"):
+        set_columns(path, {"recipe": "c"}, {}, key=("recipe",))
+
+
+def append_numbers(path: Path, first: int) -> None:
+    for number in range(first, first + 25):
+        append_rows(path, [{"number": number}])
+
+
+def test_processes_that_write_at_the_same_time_lose_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    writers = [multiprocessing.get_context("fork").Process(target=append_numbers, args=(path, first)) for first in (0, 25)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(int(row["number"]) for row in read_rows(path)) == list(range(50))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.csv"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from trainer.sharding import ShardingConfig
 
 SEQUENCE_FEATURES = ("hist_item", "hist_time_lag", "item")
 TUNED = T2DiffConfig()
-"""With the tower condition that has the best validation recall@20 (`python -m benchmarks.ablation`): over two seeds .3253 by
-`high_noise` and .3203 by `sampled`, less apart than one standard error, and .18 by `onestep`."""
+"""With the tower condition that has the best validation recall@20 (README): over two seeds .3253 by
+`high_noise` and .3203 by `sampled`, less apart than one standard error, and .173 by `onestep`."""
 
 
 def _leave_one_out(*, recipe: str, model: T2DiffConfig) -> RunConfig:

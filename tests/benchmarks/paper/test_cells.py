@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper.cells import FIT_LABELS, T2DIFF_LABELS, TABLES, PaperTable
+from benchmarks.paper.cells import FIT_ABLATION_LABELS, FIT_LABELS, T2DIFF_LABELS, TABLES, Dataset, Paper, PaperTable
 from benchmarks.paper.render import TITLES
 from benchmarks.paper.rows import config_of
 from trainer.recipes import RECIPES
@@ -30,11 +30,19 @@ def test_tuned_cells_share_loss_optimizer_and_budget(table: PaperTable):
     runs = [config_of(cell, seed=0) for cell in table.of_budget("tuned") if cell.role != "counted"]
     assert len(runs) > 10
     assert len({(run.loader, run.optimizer, run.loop, run.sharding) for run in runs}) == 1
+    assert len({loss for run in runs if (loss := getattr(run.model, "loss", None)) is not None}) <= 1
 
 
-def test_every_model_of_t2diffs_table_2_has_a_tuned_row():
-    labels = {cell.label for cell in TABLES["t2diff", "ml1m"].of_budget("tuned") if cell.role != "counted"}
-    assert labels == {label for label, _ in T2DIFF_LABELS.values()}
+@pytest.mark.parametrize(("paper", "labels"), [("t2diff", T2DIFF_LABELS), ("fit", FIT_LABELS | FIT_ABLATION_LABELS)])
+def test_every_model_that_a_paper_compares_has_a_tuned_row(paper: Paper, labels: dict[str, tuple[str, str]]):
+    found = {cell.label for cell in TABLES[paper, "ml1m"].of_budget("tuned") if cell.role != "counted"}
+    assert found == {label for label, _ in labels.values()}
+
+
+@pytest.mark.parametrize("dataset", ["ml1m", "ml1m_stride10", "ml1m_stride50", "ml1m_last"])
+def test_every_model_of_fits_table_1_has_a_row_by_the_papers_presets(dataset: Dataset):
+    found = {cell.label for cell in TABLES["fit", dataset].of_budget("paper")}
+    assert {label for label, _ in FIT_LABELS.values()} <= found
 
 
 def test_every_tuned_and_every_paper_recipe_of_movielens_that_a_table_names_is_in_it():

@@ -8,8 +8,10 @@ import pytest
 from benchmarks.paper import __main__ as command
 from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY
+from benchmarks.paper.sweeps import SWEEPS
 from benchmarks.popularity import popularity_row
 from benchmarks.result_rows import read_rows, replace_rows
+from dataloaders.errors import DataError
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from tests.benchmarks.paper.recorded import FIT, cell, run
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
@@ -19,17 +21,25 @@ from trainer.errors import UserError
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an empty table, in place of the repository's root."""
-    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")] + ["fit_training_rows"]
+    names = [f"{paper}_ml1m{part}" for paper in ("fit", "t2diff") for part in ("", "_figures")]
+    names += ["fit_training_rows", *(f"t2diff_ml1m_{sweep}" for sweep in SWEEPS["t2diff", "ml1m"])]
     (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(command, "draw", lambda paper, results: f"figures of {paper} in {results.name}")
+    monkeypatch.setattr(command, "draw", lambda paper, results, redraw: f"figures of {paper} in {results.name}, {redraw}")
     return tmp_path
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training that does nothing."""
+    monkeypatch.setattr(command, "fill", lambda *_, **__: [])
+
+
+@pytest.mark.usefixtures("untrained")
 def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(repository: Path, monkeypatch: pytest.MonkeyPatch):
     prepare_ml1m(Ml1mConfig(raw=write_random_raw(repository / "raw"), out=repository / "data" / "ml1m"))
-    monkeypatch.setattr(sys, "argv", ["paper", "table", "--no-train"])
+    monkeypatch.setattr(sys, "argv", ["paper", "table"])
     path = repository / "results" / "fit_ml1m.csv"
     current = run(FIT, cell(FIT, "FIT"), 0, 0.92)
     replace_rows(path, [current, current | {"config": "older", "test_auc": "0.5"}], key=KEY)
@@ -44,22 +54,35 @@ def test_the_command_counts_popularity_keeps_old_rows_and_leaves_them_out(reposi
     assert f"| Popularity (training counts) | {auc:.4f} | – | {popular:.4f} |" in text
     assert "| FIT | 0.9200 *0.9225* |" in text
     assert "1 older row(s)" in text
-    assert "figures of fit in results" in text
+    assert "figures of fit in results, True" in text
 
 
-def test_recipes_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_training_the_results_are_rendered_as_they_are(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    prepare_ml1m(Ml1mConfig(raw=write_random_raw(repository / "raw"), out=repository / "data" / "ml1m"))
+    path = repository / "results" / "fit_ml1m.csv"
+    replace_rows(path, [run(FIT, cell(FIT, "FIT"), 0, 0.92)], key=KEY)
+    before = path.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--no-train"])
+    command.main()
+    assert path.read_bytes() == before
+    text = (repository / "README.md").read_text()
+    assert "| FIT | 0.9200 *0.9225* |" in text
+    assert "figures of fit in results, False" in text
+
+
+def test_cells_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[list[str]] = []
 
-    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool) -> list[Exception]:
-        assert (table, path.name, seeds, times) == (FIT, "fit_ml1m.csv", 2, True)
+    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool, retrain: bool) -> list[Exception]:
+        assert (table, path.name, seeds, times, retrain) == (FIT, "fit_ml1m.csv", 2, True, False)
         trained.append([cell.label for cell in cells])
         return []
 
     monkeypatch.setattr(command, "fill", fill)
-    for words in (["--recipes", "two_tower_ml1m_paper", "--budget", "paper"], ["--budget", "sharded"]):
+    for words in (["--cells", "two_tower_ml1m_paper", "FIT", "--budget", "paper"], ["--budget", "sharded"]):
         monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
         command.main()
-    assert trained == [["Two-Tower"], ["Popularity (training counts)", "Two-Tower", "FIT"]]
+    assert trained == [["Two-Tower", "FIT"], ["Popularity (training counts)", "Two-Tower", "FIT"]]
     assert "No run is recorded yet." in (repository / "README.md").read_text()
 
 
@@ -75,7 +98,12 @@ def test_where_a_cell_failed_the_rest_is_rendered_before_the_error_is_raised(
 
 
 @pytest.mark.parametrize(
-    ("words", "papers"), [(["--smoke"], ["t2diff", "fit"]), (["table", "--paper", "t2diff", "--budget", "smoke"], ["t2diff"])]
+    ("words", "papers"),
+    [
+        (["--smoke"], ["t2diff", "fit"]),
+        (["table", "--paper", "t2diff", "--budget", "smoke"], ["t2diff"]),
+        (["table", "--paper", "t2diff", "--smoke"], ["t2diff"]),
+    ],
 )
 def test_smoke_is_a_command_and_a_budget(words: list[str], papers: list[str], monkeypatch: pytest.MonkeyPatch):
     tried: list[str] = []
@@ -85,8 +113,25 @@ def test_smoke_is_a_command_and_a_budget(words: list[str], papers: list[str], mo
     assert tried == papers
 
 
+FIT_STRIDE50 = ["--dataset", "ml1m_stride50", "--budget", "paper"]
+T2DIFF_SWEEPS = [f"t2diff_ml1m_{sweep}" for sweep in ("conditions", "windows", "schedules", "steps")]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (FIT_STRIDE50, ["fit_ml1m_stride50", "fit_ml1m_stride50_queries", "fit_ml1m_stride50_heads"]),
+        ([*FIT_STRIDE50, "--no-sweeps"], ["fit_ml1m_stride50"]),
+        ([*FIT_STRIDE50, "--cells", "FIT"], ["fit_ml1m_stride50"]),
+        (["--paper", "t2diff"], ["t2diff_ml1m", *T2DIFF_SWEEPS]),
+        (["--paper", "t2diff", "--budget", "paper"], ["t2diff_ml1m"]),
+        (["--paper", "fit"], ["fit_ml1m"]),
+    ],
+)
 @pytest.mark.usefixtures("repository")
-def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
+def test_sweeps_are_trained_with_the_table_that_they_belong_to(
+    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+):
     trained: list[str] = []
 
     def fill(_table: PaperTable, _cells: Sequence[Cell], path: Path, **_: object) -> list[Exception]:
@@ -94,9 +139,30 @@ def test_sweeps_are_trained_on_demand(monkeypatch: pytest.MonkeyPatch):
         return []
 
     monkeypatch.setattr(command, "fill", fill)
-    monkeypatch.setattr(sys, "argv", ["paper", "table", "--dataset", "ml1m_stride50", "--budget", "paper", "--sweeps"])
+    monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
     command.main()
-    assert trained == ["fit_ml1m_stride50", "fit_ml1m_stride50_queries", "fit_ml1m_stride50_heads"]
+    assert trained == expected
+
+
+def test_a_sweep_whose_data_is_missing_costs_no_other_anything(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    trained: list[str] = []
+
+    def fill(_table: PaperTable, _cells: Sequence[Cell], path: Path, **_: object) -> list[Exception]:
+        if path.stem == "t2diff_ml1m_windows":
+            raise DataError("data/ml1m_user_windows/schema.json: no such file")
+        trained.append(path.stem)
+        return []
+
+    monkeypatch.setattr(command, "fill", fill)
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 3
+    assert trained == ["t2diff_ml1m", *(sweep for sweep in T2DIFF_SWEEPS if not sweep.endswith("windows"))]
+    assert "data/ml1m_user_windows" in capsys.readouterr().err
+    assert (repository / "README.md").read_text().count("No run is recorded yet.") == 1 + len(T2DIFF_SWEEPS)
 
 
 @pytest.mark.usefixtures("repository")
@@ -111,23 +177,13 @@ def test_times_are_measured_of_every_budget(monkeypatch: pytest.MonkeyPatch):
     assert timed[-2:] == [(6, "fit_ml1m_stride50_queries.csv"), (8, "fit_ml1m_stride50_heads.csv")]
 
 
-@pytest.mark.usefixtures("repository")
-def test_t2diffs_tuned_table_comes_with_tables_3_and_4(monkeypatch: pytest.MonkeyPatch):
-    reproduced: list[tuple[str, bool]] = []
-    monkeypatch.setattr(command.ablation, "reproduce", lambda group, *, train, **_: reproduced.append((group, train)))
-    monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff", "--no-train"])
-    command.main()
-    assert reproduced == [("schedules", False), ("steps", False)]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
-        (["--recipes", "two_tower_ml1"], r"--recipes \['two_tower_ml1'\]: not in the table's budget tuned"),
+        (["--cells", "two_tower_ml1"], r"--cells \['two_tower_ml1'\]: not in the table's budget tuned"),
+        (["--cells", "popularity"], r"--cells \['popularity'\]: not in the table's budget tuned"),
         (["--seeds", "0"], "--seeds 0, expected at least 1"),
-        (["--sweeps", "--no-train"], "--sweeps trains those of --paper fit on --dataset ml1m_stride50"),
-        (["--sweeps", "--paper", "t2diff"], "--sweeps trains those of --paper fit on --dataset ml1m_stride50"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],
 )

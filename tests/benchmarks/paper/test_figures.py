@@ -4,30 +4,41 @@ import pytest
 from matplotlib import pyplot
 
 from benchmarks.paper import figures
-from benchmarks.paper.cells import FIGURES_DATA, SWEEPS, TABLES
-from benchmarks.paper.figures import FIGURES, ablation_figure, draw, draw_heads, draw_queries, sweep_path, technique_figure
-from benchmarks.paper.rows import KEY, config_of
+from benchmarks.paper.cells import FIGURES_DATA, TABLES
+from benchmarks.paper.figures import DIFFUSING, FIGURES, draw, draw_heads, draw_queries, technique_figure
+from benchmarks.paper.rows import KEY
+from benchmarks.paper.sweeps import SWEEPS, sweep_path
 from benchmarks.result_rows import replace_rows
-from tests.benchmarks.paper.recorded import cell, run
+from tests.benchmarks.paper.recorded import run
 from trainer.config import RunConfig
 from trainer.report import read_run
-from trainer.report_figures import RunRecord
+from trainer.report_figures import RunRecord, reverse_process_figure
 
 
 def test_what_can_be_drawn_is_linked_and_what_cannot_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(figures, "finished", lambda cells: {} if cells else None)
-    sweep = SWEEPS["heads"]
+    sweep, file = SWEEPS["fit", FIGURES_DATA]["heads"], sweep_path(tmp_path, "fit", FIGURES_DATA, "heads")
     rows = [run(sweep, cell, 0, 0.9 + 0.001 * place) for place, cell in enumerate(sweep.cells)]
-    replace_rows(sweep_path(tmp_path, "heads"), rows, key=KEY)
+    replace_rows(file, rows[:-1], key=KEY)
+    assert draw("fit", tmp_path) == "Not drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7, Fig. 8."  # a part of a sweep is no figure
+    replace_rows(file, rows[-1:], key=KEY)
+    assert "Fig. 8" in draw("fit", tmp_path, redraw=False)
     text, path = draw("fit", tmp_path), tmp_path / "fit_ml1m_stride50_heads.png"
     assert text == f"![{FIGURES['fit']['heads']}]({path})\n\nNot drawn yet: Fig. 4, Fig. 5, Fig. 6, Fig. 7."
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_t2diffs_figures_come_from_a_finished_run(tmp_path: Path, matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(figures, "finished", lambda cells: {cells[-1].label: read_run(matching_run.run_dir)})
+def test_t2diffs_figures_show_every_diffusion_by_its_name(tmp_path: Path, matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    finished = dict.fromkeys(DIFFUSING, read_run(matching_run.run_dir))
+    monkeypatch.setattr(figures, "finished", lambda _cells: dict(list(finished.items())[1:]))
+    assert draw("t2diff", tmp_path) == "Not drawn yet: Fig. 4, Fig. 5."
+    monkeypatch.setattr(figures, "finished", lambda _cells: finished)
     assert "Not drawn" not in draw("t2diff", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t2diff_ml1m_reverse_process.png", "t2diff_ml1m_schedules.png"]
+    legend = reverse_process_figure(list(finished.items())).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(DIFFUSING)
+    assert set(DIFFUSING) <= {cell.label for cell in TABLES["t2diff", "ml1m"].cells}
+    pyplot.close("all")
 
 
 def test_every_scorer_has_a_line_over_its_numbers_of_heads():
@@ -53,20 +64,6 @@ def test_auc_is_validations_and_query_similarity_trainings():
         {"step": 3, "split": "train", "query_similarity": 0.9, "auc": 0.7},
     ]
     figure = technique_figure([("FIT", RunRecord(Path(), {}, {}, rows))])
-    assert figure is not None
     curves = [list(zip(*axes.lines[0].get_data(), strict=True)) for axes in figure.axes]
     assert curves == [[(2, 0.8)], [(1, 0.5), (3, 0.9)]]
     pyplot.close(figure)
-
-
-def test_nothing_is_drawn_of_nothing():
-    assert technique_figure([]) is None
-    assert ablation_figure({"FIT": [{"test_auc": "0.9"}]}) is None
-
-
-def test_the_sweeps_contain_the_papers_own_setting_and_no_run_twice():
-    paper = cell(TABLES["fit", FIGURES_DATA], "FIT", "paper")
-    for sweep in SWEEPS.values():
-        prints = [config_of(cell, seed=0).fingerprint for cell in sweep.cells]
-        assert len(set(prints)) == len(prints)
-        assert config_of(paper, seed=0).fingerprint in prints

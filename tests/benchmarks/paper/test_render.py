@@ -91,6 +91,21 @@ def test_who_is_first_is_told_metric_by_metric_and_a_smaller_logloss_is_better()
     assert "Best means: **FIT** in AUC, AUC, popular negatives; **Two-Tower** in logloss." in render(FIT, rows, [])
 
 
+def test_times_of_other_machines_are_left_out_and_the_machine_of_the_others_is_named():
+    rows = [run(FIT, OURS, seed, 0.92) for seed in (0, 1)] + [run(FIT, TWO_TOWER, 0, 0.9) | {"cpu": "another cpu"}]
+    text = render(FIT, rows, [])
+    assert line_of(text, "FIT").endswith("| 60 ± 0 | 0.250 ± 0.000 | 2 |")
+    assert line_of(text, "Two-Tower").endswith("| – | – | 1 |")
+    assert "s/epoch and ms/sample: a cpu, 2 cores, GPU none;" in text
+
+
+def test_the_budget_that_all_cells_share_stands_in_the_title():
+    text = render(T2DIFF, [run(T2DIFF, cell(T2DIFF, "SASRec"), 0, 0.3)], [])
+    assert "training budget for every model: at most 3 epochs, learning rate 0.004 (cosine)." in text
+    text = render(T2DIFF, [run(T2DIFF, cell(T2DIFF, "SASRec", "paper"), 0, 0.3)], [])
+    assert "largest number of epochs." in text
+
+
 def test_older_rows_are_counted_and_every_machine_is_named():
     rows = [run(FIT, OURS, 0, 0.92), run(FIT, OURS, 1, 0.94) | {"cpu": "another cpu", "commit": "def"}]
     text = render(FIT, [*rows, rows[0] | {"config": "older", "test_auc": "0.5"}], [])
@@ -111,4 +126,7 @@ def test_rows_of_another_preparation_of_the_same_data_are_warned_of():
     rows = [run(FIT, TWO_TOWER, 0, 0.90) | {"data": "aaa"}, run(FIT, OURS, 0, 0.92) | {"data": "bbb"}, run(FIT, OURS, 1, 0.92)]
     text = render(FIT, rows, [])
     assert "**Not comparable: rows of data/ml1m come from different preparations of it (aaa, bbb).**" in text
-    assert "Not comparable" not in render(FIT, [rows[0], rows[1] | {"data": "aaa"}, rows[2]], [])
+    same = [rows[0], rows[1] | {"data": "aaa"}, rows[2]]
+    assert "Not comparable" not in render(FIT, same, [])
+    counted = run(FIT, OURS, 0, 0.8) | {"recipe": "popularity", "num_ranks": "", "seed": "", "config": "ccc"}
+    assert "rows of data/ml1m come from different preparations of it (aaa, ccc)." in render(FIT, [counted, *same], [])

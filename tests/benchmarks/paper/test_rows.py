@@ -32,7 +32,9 @@ def test_a_row_without_times_is_the_runs_but_for_them(recorded: dict[str, str], 
 def test_a_row_is_here_with_its_run_and_its_data(recorded: dict[str, str], matching_run: RunConfig):
     assert recorded["data"] == Schema.load(matching_run.data).identity[:12]
     assert is_here(OURS, recorded)
-    assert is_here(OURS, {name: value for name, value in recorded.items() if name != "data"})  # an older row
+    older = {name: value for name, value in recorded.items() if name != "data"}
+    assert is_here(OURS, older)
+    assert not is_here(OURS, older | {"test_recall@20": "0.123456"})  # of a run that was trained elsewhere
     assert not is_here(OURS, recorded | {"data": "another"})
     assert not is_here(POPULARITY, recorded | {"seed": ""})
 
@@ -40,7 +42,7 @@ def test_a_row_is_here_with_its_run_and_its_data(recorded: dict[str, str], match
 def test_a_row_is_not_here_where_its_folder_holds_other_data(
     recorded: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr(paper_rows, "read_results", lambda _run: {"data_identity": "another"})
+    monkeypatch.setattr(paper_rows, "read_results", lambda _run: {"data_identity": "another", "metrics": {"test": {}}})
     assert not is_here(OURS, recorded)
     monkeypatch.setattr(paper_rows, "ROOT", tmp_path)
     monkeypatch.setattr(paper_rows, "has_results", lambda _run: False)

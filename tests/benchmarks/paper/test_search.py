@@ -76,6 +76,20 @@ def test_validation_picks_test_is_never_read_and_what_is_recorded_is_not_trained
     assert best == f"--recipe sasrec_ml1m {' '.join(asked[1][:-2])}"
 
 
+def test_a_trial_that_fails_ends_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def finished_run(_recipe: str, *, overrides: list[str]) -> dict:
+        raise UserError(f"training ended with status 1: {len(overrides)} words")
+
+    monkeypatch.setattr(paper_search, "finished_run", finished_run)
+    monkeypatch.setattr(paper_search, "RESULTS", tmp_path)
+    with pytest.raises(UserError, match="all 3 trials of sasrec_ml1m failed"):
+        paper_search.search(SearchArguments(model="sasrec", trials=3))
+    assert [f"trial {number} is left out: training ended with status 1" in caplog.text for number in range(4)] == [True] * 3 + [
+        False
+    ]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_smaller_logloss_wins():
     rows = [{"metric": "logloss", "validation": "0.4"}, {"metric": "logloss", "validation": "0.3"}]
     assert winner(rows) is rows[1]

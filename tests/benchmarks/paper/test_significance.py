@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.paper import significance
+from benchmarks.paper import significance, smoke
 from benchmarks.paper.rows import config_of
 from benchmarks.paper.significance import SplitRows, auc_difference, difference_row, users_of
 from dataloaders.loader import Dataloader, LoaderConfig
@@ -105,3 +105,18 @@ def test_rows_of_finished_runs_are_what_their_results_say(matching_run: RunConfi
     assert rows.value_R.mean().item() == pytest.approx(read_results(matching_run.run_dir)["metrics"]["test"]["recall@20"])
     # batches decide the order of rows, so they are not the run's own
     assert loaders == [LoaderConfig()] != [matching_run.loader]
+
+
+def test_rows_of_a_run_that_scores_pairs_give_the_auc_of_its_results(tmp_path: Path):
+    prepare_ml1m(Ml1mConfig(raw=write_random_raw(tmp_path / "raw"), out=tmp_path / "data"))
+    words = (*smoke.BUDGET, "--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"))
+    trained = dataclasses.replace(cell(FIT, "Two-Tower"), overrides=words)
+    smoke.train_all([trained])
+    rows = significance.rows_of(trained, seed=0)
+    assert rows.label_R is not None
+    assert rows.user_R is not None
+    positive, negative = (rows.value_R[rows.label_R == label].sort().values for label in (1, 0))
+    results = read_results(config_of(trained, seed=0).run_dir)
+    assert area_under_curve(positive, negative) == pytest.approx(results["metrics"]["test"]["auc"], abs=1e-9)
+    for user in rows.user_R.unique():  # a positive and its negative
+        assert sorted(rows.label_R[rows.user_R == user].tolist()) == [0, 1]

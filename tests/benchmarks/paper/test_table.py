@@ -9,6 +9,7 @@ from benchmarks.paper.rows import cell_of, config_of, count_baselines
 from benchmarks.paper.significance import SplitRows
 from benchmarks.paper.table import best_baseline, compare_recorded, fill, pairs_of, rows_by_label
 from benchmarks.result_rows import read_rows, replace_rows
+from dataloaders.errors import DataError
 from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, run
 from trainer.errors import CheckpointError
 
@@ -30,6 +31,13 @@ def test_a_row_is_told_apart_from_those_of_its_recipe_with_other_overrides():
     assert cell_of(run(FIT, without, 0, 0.9), FIT.of_budget("tuned")) is without
 
 
+@pytest.fixture
+def with_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every data set were there."""
+    monkeypatch.setattr(paper_table.Schema, "load", lambda folder: folder)
+
+
+@pytest.mark.usefixtures("with_data")
 def test_only_what_is_not_recorded_is_trained_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[tuple[str, str]] = []
 
@@ -46,8 +54,22 @@ def test_only_what_is_not_recorded_is_trained_seed_by_seed(tmp_path: Path, monke
         fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2)
     assert trained == [("two_tower_ml1m_adam", "0"), ("two_tower_ml1m_adam", "1"), ("fit_ml1m_adam", "1")]
     assert len(read_rows(tmp_path / "runs.csv")) == 5  # the older one stays
+    monkeypatch.setattr(paper_table, "is_here", lambda cell, _row: cell is OURS)
+    trained.clear()
+    fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2, retrain=True)
+    assert trained == [("two_tower_ml1m_adam", "0"), ("two_tower_ml1m_adam", "1")]
+    assert len(read_rows(tmp_path / "runs.csv")) == 5
 
 
+def test_nothing_is_trained_where_data_of_a_cell_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paper_table, "finished_run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(paper_table, "ROOT", tmp_path)
+    with pytest.raises(DataError, match=r"data/ml1m/schema\.json: no such file; prepare the data set first"):
+        fill(FIT, [TWO_TOWER, OURS], tmp_path / "runs.csv", seeds=2)
+    assert fill(FIT, [], tmp_path / "runs.csv", seeds=2) == []
+
+
+@pytest.mark.usefixtures("with_data")
 def test_where_a_cell_fails_the_others_are_recorded_and_the_errors_are_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def finished_run(recipe: str, **_words: object) -> dict:
         if recipe == TWO_TOWER.recipe:
@@ -86,7 +108,9 @@ def test_the_proposed_model_is_paired_with_every_other():
     assert pairs == [*against_best, ("T2Diff", "Caser"), ("T2Diff", "Mixed-attention")]
 
 
-def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_pairs_are_compared_once_and_only_where_both_runs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     scored: list[str] = []
 
     def rows_of(cell: Cell, *, seed: int) -> SplitRows:
@@ -101,6 +125,7 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(tmp_path: Path, mo
     for _ in range(2):
         compare_recorded(T2DIFF, [SASREC, CASER], runs, differences=differences)
     assert scored == ["Caser", "SASRec"]
+    assert caplog.text.count("Caser and SASRec, seed 1, are not compared: --retrain trains what is not here, Caser and SASRec") == 2
     (row,) = read_rows(differences)
     assert (row["first"], row["second"], row["seed"]) == ("Caser", "SASRec", "0")
     assert float(row["difference"]) == pytest.approx(-1 / 3, abs=1e-6)

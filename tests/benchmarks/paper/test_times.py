@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.paper import times
-from benchmarks.paper.rows import KEY
+from benchmarks.paper.rows import KEY, TIMES
 from benchmarks.paper.times import seconds_per_epoch, time_missing
 from benchmarks.result_rows import read_rows, replace_rows
 from tests.benchmarks.paper.recorded import FIT, cell, run
@@ -13,7 +13,7 @@ from trainer.config import RunConfig
 from trainer.provenance import provenance
 
 HERE = {name: provenance()[name] for name in times.MACHINE}
-NO_TIMES = dict.fromkeys(times.TIMES, "")
+NO_TIMES = dict.fromkeys(TIMES, "")
 
 
 @pytest.fixture
@@ -40,6 +40,14 @@ def test_what_a_cell_lacks_is_measured_once_and_recorded(tmp_path: Path, measure
         time_missing(FIT.of_budget("tuned"), path)
     assert measured == [("train_seconds_per_epoch", "fit_ml1m_adam", 0)]
     assert sorted(row["train_seconds_per_epoch"] for row in read_rows(path)) == ["", "12.346"]
+
+
+def test_a_time_of_another_machine_is_no_time_of_this_one(tmp_path: Path, measured: list[tuple[str, str, int]]):
+    path, fit = tmp_path / "runs.csv", cell(FIT, "FIT")
+    elsewhere = run(FIT, fit, 0, 0.9) | HERE | {"cpu": "another"}
+    replace_rows(path, [elsewhere, run(FIT, fit, 1, 0.9) | HERE | {"train_seconds_per_epoch": ""}], key=KEY)
+    time_missing(FIT.of_budget("tuned"), path)
+    assert measured == [("train_seconds_per_epoch", "fit_ml1m_adam", 1)]
 
 
 def test_runs_of_other_machines_or_of_several_ranks_are_left_alone(tmp_path: Path, measured: list[tuple[str, str, int]]):

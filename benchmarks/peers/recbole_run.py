@@ -1,4 +1,4 @@
-"""One run of RecBole, by RecBole's own Python: `python peers_recbole.py SETTINGS.json`; benchmarks.peers writes and starts it.
+"""One run of RecBole, by RecBole's own Python: `python recbole_run.py SETTINGS.json`; programs.py writes and starts it.
 
 SETTINGS.json: `model`, `dataset`, `config` (RecBole's own settings) and `out`, the JSON file that the results go to.
 """

@@ -1,26 +1,18 @@
-"""Our SASRec and GRU4Rec beside RecBole's on MovieLens-100K: `python -m benchmarks.peers` writes benchmarks/peers.md.
-
-RecBole gets a virtual environment of its own, from the package index, and the very rows that our loader reads. Both rank each
-target among all items, with the items of the row's own history among them. Its wheel holds the ratings, which both use; `--raw`
-takes the folder of another u.data.
-"""
+"""The two programs: what each trains with, and a row of results for each run."""
 
 import json
 import subprocess
 import venv
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
-import tyro
 
-from benchmarks.readme import RESULTS, ROOT
-from benchmarks.result_rows import read_rows, replace_rows
-from benchmarks.trained_runs import finished_run, machine, spread
+from benchmarks.readme import ROOT
+from benchmarks.trained_runs import finished_run
 from dataloaders.prepare.ml100k import Ml100kConfig, prepare_ml100k
-from trainer.cli import one_screen_errors
+from dataloaders.schema import Schema
+from trainer.errors import UserError
 from trainer.provenance import provenance
 
 Model = Literal["SASRec", "GRU4Rec"]
@@ -49,38 +41,11 @@ DATASET = "ml-100k-rows"
 """RecBole's name of our rows; by that of its own data set it would find the copy in its wheel."""
 SPLITS = ("train", "validation", "test")
 METRICS = ("hr@10", "ndcg@10")
-KEY = ("program", "model", "seed", "config")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Train both programs and compare them."""
-
-    raw: Path | None = None
-    """Folder of MovieLens-100K's u.data; default: the ratings in RecBole's wheel."""
-    work: Path = Path("build/peers")
-    """Folder of RecBole's environment, data and runs."""
-    models: tuple[Model, ...] = ("SASRec", "GRU4Rec")
-    seeds: int = 1
-    """Seeds 0 .. seeds - 1 of each."""
-    results: Path = RESULTS / "peers.csv"
-    """Where rows are recorded; the page is written beside benchmarks/peers.py."""
-
-
-def main() -> None:
-    """Command line."""
-    arguments = tyro.cli(Arguments)
-    with one_screen_errors():
-        work = (ROOT / arguments.work).resolve()
-        python = recbole_python(work / "venv")
-        data = prepared(arguments.raw or bundled_ratings(python, work / "raw"), work / "ml100k")
-        export_rows(data, work / "recbole" / DATASET)
-        for seed in range(arguments.seeds):
-            for model in arguments.models:
-                for row in (our_row(model, data, seed=seed), their_row(model, python, work, seed=seed)):
-                    replace_rows(arguments.results, [row], key=KEY)
-                    print({name: row[name] for name in ("program", "model", "seed", *METRICS, "seconds_per_epoch")})
-        (ROOT / "benchmarks" / "peers.md").write_text(render(read_rows(arguments.results)))
+KEY = ("program", "model", "seed", "config", "data")
+THEIR_NAME = PINS[0].replace("recbole==", "RecBole ")
+SETTINGS = f"D {WIDTH}, batch {BATCH_SIZE}, Adam {LEARNING_RATE}, at most {MOST_EPOCHS} epochs, patience {PATIENCE}"
+TIMED_EPOCHS = 2
+"""Epochs of each program whose seconds are measured."""
 
 
 def recbole_python(folder: Path) -> Path:
@@ -123,39 +88,60 @@ def export_rows(data: Path, folder: Path) -> None:
         (folder / f"{folder.name}.{split}.inter").write_text(header + "".join(lines))
 
 
-def our_row(model: Model, data: Path, *, seed: int) -> dict[str, str]:
-    """Train ours to the end, or read it where it is."""
+def our_run(model: Model, data: Path, *, seed: int, epochs: int = MOST_EPOCHS, runs: Path | None = None) -> dict[str, Any]:
+    """results.json of ours, trained to the end or read where it is.
+
+    Raises:
+        UserError: the run is one of other data.
+    """
     recipe, own = OURS[model]
     rate = str(LEARNING_RATE)
     words = [
         *own,
-        *("--data", str(data), "--runs", str(data.parent / "runs"), "--seed", str(seed), "--embeddings.dim", str(WIDTH)),
+        *("--data", str(data), "--runs", str(runs or data.parent / "runs"), "--seed", str(seed), "--embeddings.dim", str(WIDTH)),
         *("--loader.batch-size", str(BATCH_SIZE), "--optimizer.learning-rate", rate, "--optimizer.sparse-learning-rate", rate),
-        *("--optimizer.schedule", "constant", "--loop.max-epochs", str(MOST_EPOCHS), "--loop.evals-per-epoch", "1"),
+        *("--optimizer.schedule", "constant", "--loop.max-epochs", str(epochs), "--loop.evals-per-epoch", "1"),
         *("--loop.patience", str(PATIENCE), "--loop.monitor", "ndcg@10"),
     ]
     results = finished_run(recipe, overrides=words)
-    found = {
-        "test": results["metrics"]["test"],
-        "validation": results["metrics"]["validation"],
+    if results["data_identity"] != Schema.load(data).identity:
+        raise UserError(f"{data.parent / 'runs'} holds a run of {recipe} on other ratings; move it away, or give another --work")
+    return results
+
+
+def our_row(model: Model, data: Path, *, seed: int) -> dict[str, str]:
+    """The row of a run of ours; its seconds are left blank."""
+    results = our_run(model, data, seed=seed)
+    found = results["metrics"] | {
         "epochs": results["steps"] / results["steps_per_epoch"],
-        "seconds_per_epoch": results["train_seconds_per_epoch"],
         "num_parameters": results["num_parameters"],
+        "rows": {"test": results["metrics"]["test"]["num_rows"]},
+        "provenance": results["provenance"],
     }
-    return _row("CrossTower", model, seed, found) | {name: results["provenance"][name] for name in ("date", "commit")}
+    return _row("CrossTower", model, seed, found, data=data)
 
 
-def their_row(model: Model, python: Path, work: Path, *, seed: int) -> dict[str, str]:
-    """Train RecBole's to the end, or read it where it is."""
-    out = work / "recbole" / f"{model}-seed{seed}.json"
-    settings = {"model": model, "dataset": DATASET, "config": recbole_config(model, work, seed=seed), "out": str(out)}
+def their_run(
+    model: Model, python: Path, data: Path, *, seed: int, epochs: int = MOST_EPOCHS, folder: Path | None = None
+) -> dict[str, Any]:
+    """What recbole_run.py writes, and where that was made; trained to the end or read where it is."""
+    work = data.parent
+    out = (folder or work / "recbole") / f"{model}-seed{seed}.json"
+    config = recbole_config(model, work, seed=seed) | {"epochs": epochs}
+    settings = {"model": model, "dataset": DATASET, "data": identity(data), "config": config, "out": str(out)}
     path = out.with_suffix(".settings.json")
     if not out.exists() or path.read_text() != json.dumps(settings):
         path.write_text(json.dumps(settings))
-        subprocess.run([str(python), str(ROOT / "benchmarks" / "peers_recbole.py"), str(path)], check=True, cwd=work)
-    found = json.loads(out.read_text())
+        subprocess.run([str(python), str(ROOT / "benchmarks" / "peers" / "recbole_run.py"), str(path)], check=True, cwd=work)
+        out.write_text(json.dumps(json.loads(out.read_text()) | {"provenance": provenance()}, indent=1) + "\n")
+    return json.loads(out.read_text())
+
+
+def their_row(model: Model, python: Path, data: Path, *, seed: int) -> dict[str, str]:
+    """The row of a run of RecBole's; its seconds are left blank."""
+    found = their_run(model, python, data, seed=seed)
     lower = {split: {name.replace("hit@", "hr@"): value for name, value in found[split].items()} for split in SPLITS[1:]}
-    return _row(PINS[0].replace("recbole==", "RecBole "), model, seed, found | lower)
+    return _row(THEIR_NAME, model, seed, found | lower, data=data)
 
 
 def recbole_config(model: Model, work: Path, *, seed: int) -> dict[str, object]:
@@ -184,43 +170,22 @@ def recbole_config(model: Model, work: Path, *, seed: int) -> dict[str, object]:
     }
 
 
-def _row(program: str, model: Model, seed: int, found: dict[str, Any]) -> dict[str, str]:
-    settings = f"D {WIDTH}, batch {BATCH_SIZE}, Adam {LEARNING_RATE}, at most {MOST_EPOCHS} epochs, patience {PATIENCE}"
+def identity(data: Path) -> str:
+    """First characters of the identity of a prepared data set."""
+    return Schema.load(data).identity[:12]
+
+
+def _row(program: str, model: Model, seed: int, found: dict[str, Any], *, data: Path) -> dict[str, str]:
     return {
         "program": program,
         "model": model,
         "seed": str(seed),
-        "config": settings,
+        "config": SETTINGS,
+        "data": identity(data),
         **{name: f"{found['test'][name]:.6f}" for name in METRICS},
+        "test_rows": f"{found['rows']['test']:.0f}",
         "validation_ndcg@10": f"{found['validation']['ndcg@10']:.6f}",
         "epochs": f"{found['epochs']:.0f}",
-        "seconds_per_epoch": f"{found['seconds_per_epoch']:.2f}",
         "num_parameters": str(found["num_parameters"]),
-        **provenance(),
+        **found["provenance"],
     }
-
-
-def render(rows: Sequence[dict[str, str]]) -> str:
-    """The page: a line per model and program, mean ± sd over seeds."""
-    lines = [
-        "# Beside RecBole",
-        "",
-        "Made by `python -m benchmarks.peers`. MovieLens-100K (943 users, 1,682 items, 100,000 ratings), leave one out by time,",
-        "the same rows for both programs: every rating after a user's first is a row with the newest 50 before it as its history;",
-        "the last is the test row, the last but one the validation row. Full ranking, items of the history compete.",
-        "",
-        "| model | program | test HR@10 | test NDCG@10 | parameters | epochs | s/epoch | seeds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for model, program in dict.fromkeys((row["model"], row["program"]) for row in rows):
-        runs = [row for row in rows if (row["model"], row["program"]) == (model, program)]
-        shown = [spread(runs, "hr@10", 4), spread(runs, "ndcg@10", 4), f"{int(runs[0]['num_parameters']):,}"]
-        shown += [spread(runs, "epochs", 0), spread(runs, "seconds_per_epoch", 1), str(len(runs))]
-        lines.append(f"| {model} | {program} | {' | '.join(shown)} |")
-    settings = "; ".join(dict.fromkeys(row["config"] for row in rows))
-    lines += ["", f"Both: softmax over all items, {settings} (on validation NDCG@10). {machine(rows)}"]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    main()
