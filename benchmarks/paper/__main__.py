@@ -11,7 +11,6 @@ A run that was interrupted is continued, one that benchmarks/results has is not 
 configurations stay in the results file, but not in the table.
 """
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from benchmarks.paper.cells import TABLES, Budget, Dataset, Paper, PaperTable
+from benchmarks.paper.data import prepare_missing
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
 from benchmarks.paper.figures import draw
 from benchmarks.paper.render import render
@@ -32,11 +32,8 @@ from benchmarks.paper.times import time_missing
 from benchmarks.paper.unseen import rank_unseen
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
-from dataloaders.errors import DataError
 from trainer.cli import one_screen_errors
 from trainer.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +58,10 @@ class TableArguments:
     """Record times; False leaves them blank, for machines that do other work too, and `times` measures them later."""
     train: bool = True
     """Train what is missing; otherwise only render what is recorded."""
+    raw: Path = Path("data/raw/ml-1m")
+    """MovieLens-1M's files, from which data sets that are missing below data/ are prepared."""
+    download: bool = False
+    """Fetch those files from GroupLens where one is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +138,16 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
 def _train(arguments: TableArguments, table: PaperTable, budget: Budget, *, path: Path) -> list[Exception]:
     """Count, train and record what is missing; errors of the cells that failed."""
     cells = [cell for cell in table.of_budget(budget) if not arguments.cells or {cell.label, cell.recipe} & set(arguments.cells)]
-    trained = next(cell for cell in table.cells if cell.role != "counted")
-    count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained, seed=0).data)
+    sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {}) if arguments.sweeps and not arguments.cells else {}
+    sweeps = {name: swept for name, swept in sweeps.items() if swept.cells[0].budget == budget}
+    every = [*cells, *(cell for swept in sweeps.values() for cell in swept.cells)]
+    trained = [cell for cell in every if cell.role != "counted"]
+    prepare_missing((config_of(cell, seed=0).data for cell in trained), raw=arguments.raw, download=arguments.download)
+    count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained[0], seed=0).data)
     how = {"seeds": arguments.seeds, "times": arguments.times, "retrain": arguments.retrain}
     failed = fill(table, cells, path, **how)
-    sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {})
-    if arguments.sweeps and not arguments.cells and budget in {cell.budget for swept in sweeps.values() for cell in swept.cells}:
-        for sweep, swept in sweeps.items():
-            try:
-                failed += fill(swept, swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, sweep), **how)
-            except DataError as error:  # its data is missing; the table and the other sweeps have theirs
-                log.error("the sweep %s is left out: %s", sweep, error)
-                failed.append(error)
+    for name, swept in sweeps.items():
+        failed += fill(swept, swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, name), **how)
     return failed
 
 

@@ -1,17 +1,17 @@
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.paper import __main__ as command
+from benchmarks.paper import data
 from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY
 from benchmarks.paper.sweeps import SWEEPS
 from benchmarks.popularity import popularity_row
 from benchmarks.result_rows import read_rows, replace_rows
-from dataloaders.errors import DataError
 from dataloaders.prepare.ml1m import Ml1mConfig, prepare_ml1m
 from tests.benchmarks.paper.recorded import FIT, cell, run
 from tests.dataloaders.prepare.tiny_ml1m import write_random_raw
@@ -26,6 +26,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "prepare_missing", lambda *_, **__: None)
     monkeypatch.setattr(command, "draw", lambda paper, results, redraw: f"figures of {paper} in {results.name}, {redraw}")
     return tmp_path
 
@@ -144,25 +145,34 @@ def test_sweeps_are_trained_with_the_table_that_they_belong_to(
     assert trained == expected
 
 
-def test_a_sweep_whose_data_is_missing_costs_no_other_anything(
+def test_what_a_table_and_its_sweeps_read_is_prepared_before_anything_is_trained(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[set[Path], Path, bool]] = []
+
+    def prepare_missing(folders: Iterable[Path], *, raw: Path, download: bool) -> None:
+        asked.append((set(folders), raw, download))
+
+    monkeypatch.setattr(command, "prepare_missing", prepare_missing)
+    monkeypatch.setattr(command, "fill", lambda *_, **__: [] if asked else pytest.fail("trained first"))
+    for words in (["--paper", "t2diff", "--download"], ["--paper", "t2diff", "--cells", "SASRec"], FIT_STRIDE50):
+        monkeypatch.setattr(sys, "argv", ["paper", "table", *words])
+        command.main()
+    matching, raw = Path("data/ml1m_next_item"), Path("data/raw/ml-1m")
+    with_sweeps = {matching, Path("data/ml1m_next_item_gaps"), Path("data/ml1m_user_windows")}
+    assert asked == [(with_sweeps, raw, True), ({matching}, raw, False), ({Path("data/ml1m_stride50")}, raw, False)]
+    assert (repository / "README.md").exists()
+
+
+def test_without_raw_files_what_to_do_is_told(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    trained: list[str] = []
-
-    def fill(_table: PaperTable, _cells: Sequence[Cell], path: Path, **_: object) -> list[Exception]:
-        if path.stem == "t2diff_ml1m_windows":
-            raise DataError("data/ml1m_user_windows/schema.json: no such file")
-        trained.append(path.stem)
-        return []
-
-    monkeypatch.setattr(command, "fill", fill)
-    monkeypatch.setattr(sys, "argv", ["paper", "table", "--paper", "t2diff"])
+    monkeypatch.setattr(command, "prepare_missing", data.prepare_missing)
+    monkeypatch.setattr(data, "ROOT", repository)
+    monkeypatch.setattr(command, "fill", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "sharded"])
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 3
-    assert trained == ["t2diff_ml1m", *(sweep for sweep in T2DIFF_SWEEPS if not sweep.endswith("windows"))]
-    assert "data/ml1m_user_windows" in capsys.readouterr().err
-    assert (repository / "README.md").read_text().count("No run is recorded yet.") == 1 + len(T2DIFF_SWEEPS)
+    assert re.search(r"data/raw/ml-1m.*download", " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.usefixtures("repository")
