@@ -136,11 +136,16 @@ class Lead(NamedTuple):
     """How far a cell is ahead of another one on the same test rows."""
 
     difference: Difference
-    """Mean over seeds; its error is that of rows and, from two seeds on, of seeds."""
+    """Mean over seeds; its error is that of rows and, where a cell has two seeds, of seeds."""
     seeds: int
     """Those that both cells have and that were compared."""
     all_seeds: int
     """The most that one of the two has."""
+
+    @property
+    def is_of_rows_alone(self) -> bool:
+        """Whether nothing is known of how seeds differ."""
+        return self.all_seeds == 1
 
     def __str__(self) -> str:
         shown = f"{self.difference.value:+.4f} ± {self.difference.standard_error:.4f}"
@@ -152,14 +157,19 @@ def lead(
 ) -> Lead | None:
     """Headline of a pair's first cell minus that of its second; None where no difference is recorded.
 
-    Seeds share the test rows, so the mean over seeds keeps (about) one seed's error of rows; how seeds differ adds to it.
+    Seeds share the test rows, so the mean over seeds keeps (about) one seed's error of rows; how seeds differ adds to it. Where one
+    seed was compared, that is how the seeds of the cells that have more differ, which is the least it can be.
     """
     pairs = [one for one in pairs_of(table, cells, rows) if one[:2] == pair]
     found = [row for one in pairs if (row := difference_of(one, differences))]
     if not found:
         return None
     values = [float(row["difference"]) for row in found]
-    of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+    if len(values) > 1:
+        of_seeds = statistics.variance(values) / len(values)
+    else:
+        reached = [[float(row[f"test_{table.headline}"]) for row in rows[cell.label]] for cell in pair]
+        of_seeds = sum(statistics.variance(of_cell) for of_cell in reached if len(of_cell) > 1)
     error = math.sqrt(mean(found, "standard_error") ** 2 + of_seeds)
     return Lead(Difference(statistics.fmean(values), error), len(found), max(len(rows[cell.label]) for cell in pair))
 
@@ -197,7 +207,7 @@ def verdict(table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: S
 def _against(cell: Cell, baseline: Cell, found: Lead | None, metric: str) -> str:
     if found is None:
         return f"{cell.label} and the best baseline, {baseline.label}, are not compared row by row yet."
-    of_rows = ", of rows alone: one seed" if found.seeds == 1 else ""
+    of_rows = ", of rows alone: one seed" if found.is_of_rows_alone else ""
     value, z = found.difference.value, abs(found.difference.z)
     figures = f"{value:+.4f} {metric}, {z:.1f} standard errors{of_rows}"
     if z < SIGNIFICANT:

@@ -68,7 +68,15 @@ def test_a_lead_of_fewer_seeds_than_a_cell_has_says_so():
     rows = [run(FIT, one, seed, 0.9) for one in (TWO_TOWER, OURS) for seed in (0, 1)]
     text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004)])
     assert "| +0.0040 ± 0.0010 (1 of 2 seeds) |" in line_of(text, "FIT")
-    assert "(+0.0040 AUC, 4.0 standard errors, of rows alone: one seed)" in text
+    assert "(+0.0040 AUC, 4.0 standard errors)" in text
+
+
+def test_a_lead_of_one_seed_is_as_unsure_as_the_seeds_of_its_cells_are_apart():
+    rows = [run(FIT, TWO_TOWER, 0, 0.9), run(FIT, OURS, 0, 0.904), run(FIT, OURS, 1, 0.908)]
+    text = render(FIT, rows, [difference(OURS, TWO_TOWER, 0, 0.004)])
+    # the root of .001² + .0028²: two seeds of FIT are .004 apart, so one is off by that over √2
+    assert "| +0.0040 ± 0.0030 (1 of 2 seeds) |" in line_of(text, "FIT")
+    assert "nothing is decided (+0.0040 AUC, 1.3 standard errors)." in text
 
 
 def test_the_proposed_models_lead_stands_beside_every_other():
