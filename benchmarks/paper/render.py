@@ -19,8 +19,8 @@ TITLES: dict[Budget, str] = {
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
 MEASURED = (
-    "s/epoch and ms/sample: {}, {} cores, GPU {}; a sample is one of a batch of 512, from ids to scores (FIT) or from embeddings "
-    "to user vectors (T2Diff). The papers' milliseconds are of their own machines and may count more."
+    "s/epoch and ms/sample: {}, {} cores, GPU {}, repeatable to some 20 %; a sample is one of a batch of 512, from ids to scores "
+    "(FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines and may count more."
 )
 Machine = tuple[str, str, str]
 """CPU, number of cores, GPU."""

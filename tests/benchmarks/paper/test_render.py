@@ -104,7 +104,7 @@ def test_times_of_other_machines_are_left_out_and_the_machine_of_the_others_is_n
     text = render(FIT, rows, [])
     assert line_of(text, "FIT").endswith("| 60 ± 0 | 0.250 ± 0.000 | 2 |")
     assert line_of(text, "Two-Tower").endswith("| – | – | 1 |")
-    assert "s/epoch and ms/sample: a cpu, 2 cores, GPU none;" in text
+    assert "s/epoch and ms/sample: a cpu, 2 cores, GPU none," in text
 
 
 def test_the_budget_that_all_cells_share_stands_in_the_title():
