@@ -19,9 +19,9 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from benchmarks.paper.cells import TABLES, Budget, Dataset, Paper, PaperTable
-from benchmarks.paper.data import prepare_missing
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
 from benchmarks.paper.figures import draw
+from benchmarks.paper.movielens import prepare_missing
 from benchmarks.paper.render import render
 from benchmarks.paper.rows import config_of, count_baselines
 from benchmarks.paper.search import SearchArguments, search

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.paper import __main__ as command
-from benchmarks.paper import data
+from benchmarks.paper import movielens
 from benchmarks.paper.cells import Cell, PaperTable
 from benchmarks.paper.rows import KEY
 from benchmarks.paper.sweeps import SWEEPS
@@ -165,8 +165,8 @@ def test_what_a_table_and_its_sweeps_read_is_prepared_before_anything_is_trained
 def test_without_raw_files_what_to_do_is_told(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(command, "prepare_missing", data.prepare_missing)
-    monkeypatch.setattr(data, "ROOT", repository)
+    monkeypatch.setattr(command, "prepare_missing", movielens.prepare_missing)
+    monkeypatch.setattr(movielens, "ROOT", repository)
     monkeypatch.setattr(command, "fill", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr(sys, "argv", ["paper", "table", "--budget", "sharded"])
     with pytest.raises(SystemExit) as ended:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from matplotlib import pyplot
 
+from benchmarks.paper.cells import Cell
 from benchmarks.paper.item_map import draw_item_map, plot_items
+from benchmarks.paper.rows import config_of
 from benchmarks.paper.smoke import prepare, train_all, words_for
-from trainer.cli import parse_run_config
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,10 @@ def test_meta_vectors_that_no_item_maps_to_are_left_out():
 
 def test_every_item_of_a_finished_runs_catalogue_is_on_the_map(tmp_path: Path):
     data = prepare("fit", tmp_path)
-    config = parse_run_config(["--recipe", "fit_ml1m_paper", *words_for("fit", data)])
+    cell = Cell(label="FIT", recipe="fit_ml1m_paper", overrides=words_for("fit", data))
+    config = config_of(cell, seed=0)
     assert draw_item_map(config) is None  # no checkpoint yet
-    train_all([config])
+    train_all([cell])
     figure = draw_item_map(config)
     assert figure is not None
     assert len(figure.axes[0].collections[0].get_offsets()) == 60

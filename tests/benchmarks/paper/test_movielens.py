@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper import data
+from benchmarks.paper import movielens
 from benchmarks.paper.cells import FEWER_ROWS, TABLES
-from benchmarks.paper.data import SETTINGS, config_of_data, prepare_missing
+from benchmarks.paper.movielens import SETTINGS, config_of_data, prepare_missing
 from benchmarks.paper.rows import config_of
 from benchmarks.paper.sweeps import SWEEPS
 from dataloaders.schema import Schema
@@ -22,7 +22,7 @@ def test_every_cell_reads_data_that_is_known_here():
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with raw files, in place of the repository's root."""
-    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.setattr(movielens, "ROOT", tmp_path)
     write_random_raw(tmp_path / RAW)
     return tmp_path
 
@@ -35,7 +35,7 @@ def test_what_is_missing_is_prepared_once_each_in_its_own_form(repository: Path,
     rows = [schemas[Path("data") / name].num_rows["train"] for name in ("ml1m", *FEWER_ROWS) if name != "ml1m_last"]
     assert rows[0] > rows[1] > rows[2] > 0
     assert {schema.task for folder, schema in schemas.items() if "next_item" in folder.name} == {"next_item"}
-    monkeypatch.setattr(data, "prepare_ml1m", lambda _config: pytest.fail("prepared again"))
+    monkeypatch.setattr(movielens, "prepare_ml1m", lambda _config: pytest.fail("prepared again"))
     prepare_missing(SETTINGS, raw=RAW, download=False)
 
 
