@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import torch
 
+SIGNIFICANT = 1.96
+"""Standard errors: two-sided p < 0.05."""
+
 
 class Difference(NamedTuple):
     """First minus second."""

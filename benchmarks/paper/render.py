@@ -11,7 +11,7 @@ from benchmarks.paper.rows import TIMES, cell_of, column_unseen, config_of
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
 from benchmarks.trained_runs import mean, origin, spread
 from trainer.metrics import rela_impr
-from trainer.paired_difference import Difference
+from trainer.paired_difference import SIGNIFICANT, Difference
 
 TITLES: dict[Budget, str] = {
     "tuned": "**Tuned**: the same data, loss, width, optimizer and training budget for every model",
@@ -26,8 +26,6 @@ Machine = tuple[str, str, str]
 """CPU, number of cores, GPU."""
 NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}
 SMALLER_IS_BETTER = ("logloss",)
-SIGNIFICANT = 1.96
-"""Standard errors: two-sided p < 0.05, as both papers test."""
 
 
 def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Sequence[dict[str, str]]) -> str:

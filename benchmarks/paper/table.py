@@ -58,7 +58,7 @@ def _missing(cells: Sequence[Cell], rows: Sequence[dict[str, str]], *, seeds: in
     for seed in range(seeds):
         for cell in trained:
             recorded = [row for row in known.get(cell.label, ()) if row["seed"] == str(seed)]
-            if not any(is_here(cell, row) or not retrain for row in recorded):
+            if not any(not retrain or is_here(cell, row) for row in recorded):
                 yield cell, seed
 
 
@@ -102,12 +102,21 @@ def compare_recorded(table: PaperTable, cells: Sequence[Cell], path: Path, *, di
 
     A pair is left out, with a warning, where a run is not on this machine or its checkpoints are gone.
     """
-    recorded, rows = read_rows(differences), rows_by_label(cells, read_rows(path))
+    rows = rows_by_label(cells, read_rows(path))
+    reached = {
+        (label, int(row["seed"])): float(row[f"test_{table.headline}"])
+        for label, runs in rows.items()
+        for row in runs
+        if row["seed"]
+    }
+    recorded = read_rows(differences)
     here = {(cell.label, row["seed"]) for cell in cells for row in rows.get(cell.label, ()) if is_here(cell, row)}
     pairs = list(pairs_of(table, cells, rows))
     known: dict[tuple[str, int], significance.SplitRows] = {}
     for pair in pairs:
-        if difference_of(pair, recorded):
+        row = difference_of(pair, recorded)
+        apart = reached[pair.first.label, pair.seed] - reached[pair.second.label, pair.seed]
+        if row and abs(float(row["difference"]) - apart) < 2e-6:  # else a run was trained again since; both are rounded
             continue
         if gone := [cell.label for cell in pair[:2] if (cell.label, str(pair.seed)) not in here]:
             words = pair.first.label, pair.second.label, pair.seed, " and ".join(gone)

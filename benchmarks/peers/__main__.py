@@ -51,7 +51,7 @@ class Arguments:
     times: bool = False
     """Measure the seconds of an epoch of each program, in place of those that are recorded; wants a machine to itself."""
     results: Path = RESULTS / "peers.csv"
-    """Where rows are recorded; the page is written beside benchmarks/peers.py."""
+    """Where rows are recorded; the page is benchmarks/peers.md."""
 
 
 def main() -> None:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.peers.programs import SETTINGS, THEIR_NAME, TIMED_EPOCHS
 from benchmarks.trained_runs import machine, mean, spread
-
-SIGNIFICANT = 1.96
-"""Standard errors: two-sided p < 0.05."""
+from trainer.paired_difference import SIGNIFICANT
 
 
 def render(rows: Sequence[dict[str, str]], *, data: str) -> str:

@@ -121,7 +121,9 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(
     monkeypatch.setattr(paper_table.significance, "rows_of", rows_of)
     monkeypatch.setattr(paper_table, "is_here", lambda _cell, row: row["seed"] != "1")
     runs, differences = tmp_path / "runs.csv", tmp_path / "differences.csv"
-    replace_rows(runs, [run(T2DIFF, one, seed, value) for one, value in ((SASREC, 0.3), (CASER, 0.2)) for seed in (0, 1)], key=())
+    replace_rows(
+        runs, [run(T2DIFF, one, seed, value) for one, value in ((SASREC, 2 / 3), (CASER, 1 / 3)) for seed in (0, 1)], key=()
+    )
     for _ in range(2):
         compare_recorded(T2DIFF, [SASREC, CASER], runs, differences=differences)
     assert scored == ["Caser", "SASRec"]
@@ -129,6 +131,9 @@ def test_pairs_are_compared_once_and_only_where_both_runs_are(
     (row,) = read_rows(differences)
     assert (row["first"], row["second"], row["seed"]) == ("Caser", "SASRec", "0")
     assert float(row["difference"]) == pytest.approx(-1 / 3, abs=1e-6)
+    replace_rows(runs, [run(T2DIFF, CASER, 0, 0.5)], key=paper_table.KEY)  # trained again, to another end
+    compare_recorded(T2DIFF, [SASREC, CASER], runs, differences=differences)
+    assert scored == ["Caser", "SASRec"] * 2
 
 
 def test_a_pair_whose_checkpoints_are_gone_is_left_out_and_named(
