@@ -49,7 +49,6 @@ def run_columns(results: dict[str, Any]) -> dict[str, str]:
         "num_parameters": str(results["num_parameters"]),
         "best_epoch": f"{results['best_step'] / per_epoch:.2f}",
         "epochs": f"{results['steps'] / per_epoch:.2f}",
-        "train_seconds_per_epoch": f"{results['train_seconds_per_epoch']:.1f}",
         "config": results["config_fingerprint"][:12],
         "data": results["data_identity"][:12],
         **results["provenance"],

@@ -3,7 +3,7 @@
     python -m benchmarks.paper table --paper t2diff --dataset ml1m --seeds 2     # trains, records, prints, updates README.md
     python -m benchmarks.paper table --paper fit --budget paper --no-train       # from benchmarks/results only
     python -m benchmarks.paper table --paper fit --dataset ml1m_last --budget paper    # every model on few training rows
-    python -m benchmarks.paper times --paper fit                                 # measures the times that recorded rows lack
+    python -m benchmarks.paper times --paper fit                                 # measures the times that this machine lacks
     python -m benchmarks.paper search --model sasrec --trials 20                 # random search, validation picks
     python -m benchmarks.paper --smoke                                           # every cell for some seconds, on tiny data
 
@@ -12,13 +12,14 @@ configurations stay in the results file, but not in the table.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 
-from benchmarks.paper.cells import TABLES, Budget, Dataset, Paper, PaperTable
+from benchmarks.paper.cells import TABLES, Budget, Cell, Dataset, Paper, PaperTable
 from benchmarks.paper.fewer_rows import SECTION, render_by_training_rows
 from benchmarks.paper.figures import draw
 from benchmarks.paper.movielens import prepare_missing
@@ -28,7 +29,7 @@ from benchmarks.paper.search import SearchArguments, search
 from benchmarks.paper.smoke import smoke
 from benchmarks.paper.sweeps import SWEEPS, render_sweep, sweep_path
 from benchmarks.paper.table import compare_recorded, fill
-from benchmarks.paper.times import time_missing
+from benchmarks.paper.times import TIMES_FILE, Times, time_missing
 from benchmarks.paper.unseen import rank_unseen
 from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
@@ -55,7 +56,7 @@ class TableArguments:
     retrain: bool = False
     """Train again what is recorded from another machine, so that its rows can be compared with those of the runs here."""
     times: bool = True
-    """Record times; False leaves them blank, for machines that do other work too, and `times` measures them later."""
+    """Measure the times that this machine lacks when all is trained; False where it does other work too: `times` does it later."""
     train: bool = True
     """Train what is missing; otherwise only render what is recorded."""
     raw: Path = Path("data/raw/ml-1m")
@@ -66,10 +67,12 @@ class TableArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TimesArguments:
-    """Measure what the rows of a table lack of seconds per epoch and milliseconds per sample; wants a machine to itself."""
+    """Measure seconds of an epoch and milliseconds of a sample for the cells that have none of this machine, which must be idle."""
 
     paper: Paper = "fit"
     dataset: Dataset = "ml1m"
+    cells: tuple[str, ...] = ()
+    """Only cells with these names or recipes, and no sweep; default: every cell of every budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,8 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
         failed = _train(arguments, table, budget, path=path)
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
-    text = render(table, read_rows(path), read_rows(differences))
+    times = Times(read_rows(TIMES_FILE))
+    text = render(table, read_rows(path), read_rows(differences), times)
     print(text)
     if arguments.dataset == "ml1m":
         replace_section(ROOT / "README.md", name, text)
@@ -127,7 +131,7 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
         replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
     else:
         for sweep, swept in SWEEPS["t2diff", "ml1m"].items():
-            text = render_sweep(swept, read_rows(sweep_path(RESULTS, "t2diff", "ml1m", sweep)))
+            text = render_sweep(swept, read_rows(sweep_path(RESULTS, "t2diff", "ml1m", sweep)), times)
             replace_section(ROOT / "README.md", f"t2diff_ml1m_{sweep}", text)
     drawn = draw(arguments.paper, RESULTS, redraw=arguments.train)
     replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", drawn)
@@ -137,27 +141,30 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
 
 def _train(arguments: TableArguments, table: PaperTable, budget: Budget, *, path: Path) -> list[Exception]:
     """Count, train and record what is missing; errors of the cells that failed."""
-    cells = [cell for cell in table.of_budget(budget) if not arguments.cells or {cell.label, cell.recipe} & set(arguments.cells)]
+    cells = _chosen(table.of_budget(budget), arguments.cells)
     sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {}) if arguments.sweeps and not arguments.cells else {}
     sweeps = {name: swept for name, swept in sweeps.items() if swept.cells[0].budget == budget}
     every = [*cells, *(cell for swept in sweeps.values() for cell in swept.cells)]
     trained = [cell for cell in every if cell.role != "counted"]
     prepare_missing((config_of(cell, seed=0).data for cell in trained), raw=arguments.raw, download=arguments.download)
     count_baselines(table, arguments.paper, path, data=ROOT / config_of(trained[0], seed=0).data)
-    how = {"seeds": arguments.seeds, "times": arguments.times, "retrain": arguments.retrain}
+    how = {"seeds": arguments.seeds, "retrain": arguments.retrain}
     failed = fill(table, cells, path, **how)
     for name, swept in sweeps.items():
         failed += fill(swept, swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, name), **how)
+    if arguments.times:
+        time_missing(every)
     return failed
 
 
 def measure_times(arguments: TimesArguments) -> None:
-    """Measure what a table's rows lack of times, budget by budget."""
+    """Measure what this machine lacks of a table's times."""
     table = table_of(arguments.paper, arguments.dataset)
-    for budget in get_args(Budget):
-        time_missing(table.of_budget(budget), RESULTS / f"{arguments.paper}_{arguments.dataset}.csv")
-    for sweep, swept in SWEEPS.get((arguments.paper, arguments.dataset), {}).items():
-        time_missing(swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, sweep))
+    cells = [
+        *table.cells,
+        *(cell for swept in SWEEPS.get((arguments.paper, arguments.dataset), {}).values() for cell in swept.cells),
+    ]
+    time_missing(_chosen(table.cells, arguments.cells) if arguments.cells else cells)
 
 
 def table_of(paper: Paper, dataset: Dataset) -> PaperTable:
@@ -184,12 +191,22 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
     if budget not in budgets:
         raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
-    known = {name for cell in table.of_budget(budget) if cell.role != "counted" for name in (cell.label, cell.recipe)}
-    if unknown := sorted(set(arguments.cells) - known):
-        raise UserError(f"--cells {unknown}: not in the table's budget {budget}, which has {sorted(known)}")
+    _chosen(table.of_budget(budget), arguments.cells)
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table
+
+
+def _chosen(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
+    """Cells with one of these names or recipes; all without any.
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    known = {name for cell in cells if cell.role != "counted" for name in (cell.label, cell.recipe)}
+    if unknown := sorted(set(names) - known):
+        raise UserError(f"--cells {unknown}: not in that part of the table, which has {sorted(known)}")
+    return [cell for cell in cells if not names or {cell.label, cell.recipe} & set(names)]
 
 
 if __name__ == "__main__":

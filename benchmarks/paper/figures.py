@@ -3,7 +3,7 @@
 A figure is drawn when all that belongs to it is there: one that another machine drew is never replaced by a part of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +17,7 @@ from benchmarks.paper.item_map import draw_item_map
 from benchmarks.paper.rows import config_of
 from benchmarks.paper.sweeps import SWEEPS, sweep_path
 from benchmarks.paper.table import Rows, rows_by_label
+from benchmarks.paper.times import MILLISECONDS, TIMES_FILE, Times
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows
 from benchmarks.trained_runs import mean
@@ -93,8 +94,8 @@ def _fit_figures(results: Path) -> dict[str, Figure]:
     figures: dict[str, Figure | None] = {
         "ablations": ablation_figure({label: rows[label] for label in shown}) if rows.keys() >= set(shown) else None,
         "techniques": technique_figure([(label, runs[label]) for label in TECHNIQUES]) if runs.keys() >= set(TECHNIQUES) else None,
-        "queries": _sweep_figure("queries", results, draw_queries),
-        "heads": _sweep_figure("heads", results, draw_heads),
+        "queries": _queries_figure(results),
+        "heads": None if (heads := _swept("heads", results)) is None else draw_heads(heads),
     }
     every_row = [cell for cell in TABLES["fit", "ml1m"].of_budget("paper") if cell.label == "FIT"]
     if finished(every_row):
@@ -130,20 +131,29 @@ def technique_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure:
     return figure
 
 
-def _sweep_figure(name: str, results: Path, drawn: Callable[[Rows], Figure]) -> Figure | None:
+def _swept(name: str, results: Path) -> Rows | None:
+    """Rows of one of FIT's sweeps; None where a cell has none."""
     table = SWEEPS["fit", FIGURES_DATA][name]
     rows = rows_by_label(table.cells, read_rows(sweep_path(results, "fit", FIGURES_DATA, name)))
-    return drawn(rows) if len(rows) == len(table.cells) else None
+    return rows if len(rows) == len(table.cells) else None
 
 
-def draw_queries(rows: Rows) -> Figure:
-    """FIT Fig. 7."""
+def _queries_figure(results: Path) -> Figure | None:
+    cells, times = SWEEPS["fit", FIGURES_DATA]["queries"].cells, Times(read_rows(results / TIMES_FILE.name))
+    rows, machines = _swept("queries", results), times.machines(cells)
+    measured = [times.of(cell, machine).get(MILLISECONDS) for machine in machines[:1] for cell in cells]
+    found = [float(value) for value in measured if value]
+    return draw_queries(rows, found) if rows is not None and len(found) == len(cells) else None
+
+
+def draw_queries(rows: Rows, milliseconds: Sequence[float]) -> Figure:
+    """FIT Fig. 7: test AUC, and inference time of a sample, against the number of meta queries."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     numbers = [int(label.rsplit(" ", 1)[1]) for label in rows]
     axes.plot(numbers, [mean(runs, "test_auc") for runs in rows.values()], "o-", color="C0")
     axes.set(xscale="log", xlabel="number of meta queries N (FIT Fig. 7)", ylabel="test AUC")
     times = axes.twinx()
-    times.plot(numbers, [mean(runs, "inference_ms_per_sample") for runs in rows.values()], "s--", color="C1")
+    times.plot(numbers, milliseconds, "s--", color="C1")
     times.set(ylabel="inference, ms per sample (dashed)")
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.grid(visible=True, alpha=0.3)

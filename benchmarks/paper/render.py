@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Budget, Cell, PaperTable
-from benchmarks.paper.rows import TIMES, cell_of, column_unseen, config_of
+from benchmarks.paper.rows import cell_of, column_unseen, config_of
 from benchmarks.paper.table import Rows, best_baseline, difference_of, pairs_of, rows_by_label
+from benchmarks.paper.times import MILLISECONDS, NO_TIMES, SECONDS, Machine, Times, shown_time
 from benchmarks.trained_runs import mean, origin, spread
 from trainer.metrics import rela_impr
 from trainer.paired_difference import SIGNIFICANT, Difference
@@ -19,35 +19,37 @@ TITLES: dict[Budget, str] = {
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
 MEASURED = (
-    "s/epoch and ms/sample: {}, {} cores, GPU {}, repeatable to some 20 %; a sample is one of a batch of 512, from ids to scores "
-    "(FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines and may count more."
+    "s/epoch and ms/sample are measured on {} that did nothing else, and repeat to some 20 %; a sample is one of a batch of 512, "
+    "from ids to scores (FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines and "
+    "may count more."
 )
-Machine = tuple[str, str, str]
-"""CPU, number of cores, GPU."""
 NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}
 SMALLER_IS_BETTER = ("logloss",)
 
 
-def render(table: PaperTable, rows: Sequence[dict[str, str]], differences: Sequence[dict[str, str]]) -> str:
+def render(
+    table: PaperTable, rows: Sequence[dict[str, str]], differences: Sequence[dict[str, str]], times: Times = NO_TIMES
+) -> str:
     """Markdown of all budgets that have a trained row; a cell without runs is left out.
 
     Args:
         table: what stands where.
         rows: of the results file; older configurations are left out and counted.
         differences: of the file of pairs.
+        times: of the cells, on any machine.
     """
-    parts, shown, timed_on = [], [], _timed_on(table, rows)
+    parts, shown, machines = [], [], times.machines(table.cells)
     for budget, title in TITLES.items():
         cells = table.of_budget(budget)
         found = rows_by_label(cells, rows)
         if any(cell.label in found for cell in cells if cell.role != "counted"):
-            lines = _budget_table(table, cells, found, differences, timed_on=timed_on)
+            lines = _budget_table(table, cells, found, differences, times=times)
             words = "" if budget == "paper" else _budget_words(cells)
             parts += [f"{title}{words}.", lines, verdict(table, cells, found, differences)]
             shown += [row for runs in found.values() for row in runs if row not in shown]
     if not parts:
         return "No run is recorded yet."
-    parts += ["*In italics: what the paper prints.* " + _notes(table, shown, timed_on=timed_on), origin(shown)]
+    parts += ["*In italics: what the paper prints.* " + _notes(table, shown, machines=machines), origin(shown)]
     if left_out := len([row for row in rows if row not in shown]):
         parts.append(f"{left_out} older row(s) of the results file, of other configurations or ranks, are left out.")
     return "\n\n".join(parts)
@@ -60,19 +62,10 @@ def _budget_words(cells: Sequence[Cell]) -> str:
     return f": at most {loop.max_epochs} epochs, learning rate {optimizer.learning_rate:g} ({optimizer.schedule})"
 
 
-def _timed_on(table: PaperTable, rows: Sequence[dict[str, str]]) -> Machine | None:
-    """The machine of most current rows with times, none of which other machines' times may stand beside; None without times."""
-    timed = Counter(_machine(row) for row in rows if any(row.get(name) for name in TIMES) and cell_of(row, table.cells))
-    return timed.most_common(1)[0][0] if timed else None
-
-
-def _machine(row: dict[str, str]) -> Machine:
-    return row["cpu"], row["cores"], row["gpu"]
-
-
 def _budget_table(
-    table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]], *, timed_on: Machine | None
+    table: PaperTable, cells: Sequence[Cell], rows: Rows, differences: Sequence[dict[str, str]], *, times: Times
 ) -> str:
+    machines = times.machines(table.cells)
     relative, headline = ["RelaImpr"] if table.base else [], NAMES.get(table.headline, table.headline)
     proposed = next((cell for cell in cells if cell.role == "proposed" and cell.label in rows), None)
     names = [f"test {NAMES.get(name, name)}" for name in table.metrics]
@@ -82,8 +75,7 @@ def _budget_table(
         *([] if proposed is None else [f"{proposed.label} − it, {headline}"]),
         "parameters",
         "best epoch",
-        "s/epoch",
-        "ms/sample",
+        *(f"{unit}, {machine.kind}" for machine in machines for unit in ("s/epoch", "ms/sample")),
         "seeds",
     ]
     lines = [f"| model | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -100,19 +92,22 @@ def _budget_table(
             if proposed is not None:
                 found = lead(table, cells, (proposed, cell), rows, differences)
                 values.append("–" if found is None else str(found))
-            lines.append(f"| {cell.label} | {' | '.join([*values, *_costs(cell, runs, timed_on=timed_on)])} |")
+            values += _costs(cell, runs, times=times, machines=machines)
+            lines.append(f"| {cell.label} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
-def _costs(cell: Cell, runs: Sequence[dict[str, str]], *, timed_on: Machine | None) -> list[str]:
-    """Parameters, epochs, seconds of an epoch, milliseconds of a sample (of runs on that machine), number of seeds."""
+def _costs(cell: Cell, runs: Sequence[dict[str, str]], *, times: Times, machines: Sequence[Machine]) -> list[str]:
+    """Parameters, epochs, on each machine seconds of an epoch and milliseconds of a sample, number of seeds."""
     millions = cell.paper.get("parameters")
-    parameters = f"{int(runs[0]['num_parameters']):,}" + ("" if millions is None else f" *{millions}M*")
+    costs = [f"{int(runs[0]['num_parameters']):,}" + ("" if millions is None else f" *{millions}M*")]
     if cell.role == "counted":
-        return [parameters, "–", "–", "–", "–"]
-    timed = [row for row in runs if _machine(row) == timed_on]
-    seconds, milliseconds = (spread(timed, name, digits) for name, digits in zip(TIMES, (0, 3), strict=True))
-    return [parameters, spread(runs, "best_epoch", 1), seconds, _beside(milliseconds, cell.paper.get("ms"), 2), str(len(runs))]
+        return [*costs, *["–"] * (2 + 2 * len(machines))]
+    costs.append(spread(runs, "best_epoch", 1))
+    for machine in machines:
+        measured = times.of(cell, machine)
+        costs += [shown_time(measured, SECONDS), _beside(shown_time(measured, MILLISECONDS), cell.paper.get("ms"), 2)]
+    return [*costs, str(len(runs))]
 
 
 def _beside(ours: str, printed: float | None, digits: int) -> str:
@@ -230,7 +225,7 @@ def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, timed_on: Machine | None) -> str:
+def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, machines: Sequence[Machine]) -> str:
     error = max(float(row.get(f"test_{table.headline}_se") or 0) for row in rows)
     notes = ["± over seeds is the standard deviation.", *_mixed_data(table, rows)]
     if error:
@@ -239,7 +234,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, timed_on: Machi
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
         "same test rows, mean over seeds ± its standard error, of rows (paired, `benchmarks.paper.significance`) and of seeds.",
         *([] if table.unseen is None else ["Seen items: all that the user touched before, as in most published full rankings."]),
-        *([] if timed_on is None else [MEASURED.format(*timed_on)]),
+        *([MEASURED.format(" and on ".join(map(str, machines)))] if machines else []),
         *([table.note] if table.note else []),
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
     ]

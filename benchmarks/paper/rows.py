@@ -10,25 +10,15 @@ from benchmarks import counted_matching, popularity
 from benchmarks.paper.cells import Cell, Paper, PaperTable
 from benchmarks.readme import ROOT
 from benchmarks.result_rows import read_rows, replace_rows
-from benchmarks.row_seconds import seconds_per_row
 from benchmarks.trained_runs import run_columns
-from dataloaders.loader import LoaderConfig
 from dataloaders.schema import Schema
-from trainer.build import evaluation_loader
 from trainer.cli import parse_run_config
 from trainer.config import RunConfig
-from trainer.errors import CheckpointError
-from trainer.evaluation import load_run
-from trainer.process_group import distributed
 from trainer.results import has_results, read_results
 
 log = logging.getLogger(__name__)
 KEY = ("recipe", "seed", "num_ranks", "config")
 """Columns that two records of one run have in common."""
-TIMES = ("train_seconds_per_epoch", "inference_ms_per_sample")
-"""Columns that are blank where a run shared its machine with other work."""
-TIMED = LoaderConfig(batch_size=512)
-"""Batches whose inference is timed: alike for all models."""
 
 
 def column_unseen(metric: str) -> str:
@@ -69,7 +59,7 @@ def is_here(cell: Cell, row: dict[str, str]) -> bool:
     return same_data and all(row[f"test_{name}"] == f"{value:.6f}" for name, value in test.items() if row.get(f"test_{name}"))
 
 
-def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any], times: bool = True) -> dict[str, str]:
+def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, Any]) -> dict[str, str]:
     """The row of a finished run.
 
     Args:
@@ -77,13 +67,11 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
         cell: what was trained.
         seed: of the run.
         results: its results.json.
-        times: whether it holds times; False where the machine did other work too.
     """
     metrics = results["metrics"]
     test = metrics["test"] | {f"popularity_{name}": value for name, value in metrics.get("test_popularity", {}).items()}
-    milliseconds = milliseconds_per_sample(config_of(cell, seed=seed)) if times else None
     leak = results["diagnostics"].get("leak_check")
-    row = {
+    return {
         "recipe": cell.recipe,
         "overrides": " ".join(cell.overrides),
         "seed": str(seed),
@@ -95,24 +83,8 @@ def trained_row(table: PaperTable, cell: Cell, *, seed: int, results: dict[str, 
         "test_rows": f"{test['num_rows']:.0f}",
         f"validation_{table.headline}": f"{metrics['validation'][table.headline]:.6f}",
         **({column_training_form(table.headline): f"{leak['training_form'][table.headline]:.6f}"} if leak else {}),
-        "inference_ms_per_sample": "" if milliseconds is None else f"{milliseconds:.5f}",
         **run_columns(results),
     }
-    return row if times else row | {"train_seconds_per_epoch": ""}
-
-
-def milliseconds_per_sample(config: RunConfig) -> float | None:
-    """Inference time of a run's best checkpoint on this machine; None where its checkpoints are gone."""
-    run, data = ROOT / config.run_dir, ROOT / config.data
-    with distributed(config.loop.device) as ranks:
-        try:
-            loaded = load_run(config, run=run, data=data, ranks=ranks)
-        except CheckpointError as error:
-            log.warning("no inference time of %s: %s", run, error)
-            return None
-        alike = RunConfig(recipe=config.recipe, data=config.data, model=config.model, loader=TIMED)
-        loader = evaluation_loader(alike, folder=data / "test", schema=loaded.schema, ranks=ranks)
-        return 1000 * seconds_per_row(loaded.sharded.task, loader, ranks)
 
 
 def count_baselines(table: PaperTable, paper: Paper, path: Path, *, data: Path) -> None:

@@ -18,6 +18,7 @@ from benchmarks.paper.cells import (
 )
 from benchmarks.paper.rows import column_training_form
 from benchmarks.paper.table import rows_by_label
+from benchmarks.paper.times import NO_TIMES, SECONDS, Times, shown_time
 from benchmarks.trained_runs import MATCHING_METRICS, origin, spread
 
 HEADS = ("--model.num-user-heads", "--model.num-item-heads")
@@ -113,14 +114,15 @@ def sweep_path(results: Path, paper: Paper, dataset: Dataset, sweep: str) -> Pat
     return results / f"{paper}_{dataset}_{sweep}.csv"
 
 
-def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
+def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]], times: Times = NO_TIMES) -> str:
     """Markdown of a sweep of T2Diff: mean ± sd over seeds, the paper's figures below ours where it prints the cell.
 
     Older configurations and cells without runs are left out.
     """
     validation, found = f"validation_{table.headline}", rows_by_label(table.cells, rows)
     names = [f"validation {table.headline}", *(f"test {name}" for name in table.metrics)]
-    names += ["leak check", "parameters", "best epoch", "s/epoch", "seeds"]
+    machines = times.machines(table.cells)
+    names += ["leak check", "parameters", "best epoch", *(f"s/epoch, {machine.kind}" for machine in machines), "seeds"]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for cell in table.cells:
         if cell.label not in found:
@@ -128,11 +130,12 @@ def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
         runs = found[cell.label]
         shown = [spread(runs, validation, 4), *(spread(runs, f"test_{name}", 4) for name in table.metrics)]
         shown += [spread(runs, column_training_form(table.headline), 4), f"{int(runs[0]['num_parameters']):,}"]
-        shown += [spread(runs, "best_epoch", 1), spread(runs, "train_seconds_per_epoch", 0), str(len(runs))]
+        seconds = [shown_time(times.of(cell, machine), SECONDS) for machine in machines]
+        shown += [spread(runs, "best_epoch", 1), *seconds, str(len(runs))]
         lines.append(f"| {cell.label} | {' | '.join(shown)} |")
         if cell.paper:
             figures = [f"{cell.paper[name]:.4f}" if name in cell.paper else "–" for name in table.metrics]
-            lines.append(f"| *the paper* | – | {' | '.join(figures)} | – | – | – | – | – |")
+            lines.append(f"| *the paper* | – | {' | '.join([*figures, *['–'] * (4 + len(machines))])} |")
     current = [row for runs in found.values() for row in runs]
     if not current:
         return "No run is recorded yet."
@@ -140,4 +143,5 @@ def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]]) -> str:
     error = max(float(row[f"test_{table.headline}_se"]) for row in current)
     note = f"Leak check: validation {table.headline} with x̂ as in training (see the second column for x̂ as served)."
     notes = f"{protocols}. Standard error of one test {table.headline}: at most {error:.4f}. {note}"
-    return "\n".join([*lines, "", notes, "", origin(current)])
+    timed = f" Timed on {' and on '.join(map(str, machines))}." if machines else ""
+    return "\n".join([*lines, "", notes + timed, "", origin(current)])

@@ -20,9 +20,7 @@ Rows = dict[str, list[dict[str, str]]]
 """Label of a cell -> its rows, a row for each seed."""
 
 
-def fill(
-    table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool = True, retrain: bool = False
-) -> list[Exception]:
+def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, retrain: bool = False) -> list[Exception]:
     """Bring every cell that is not recorded to its end and record it; seed by seed, so that a table is whole as soon as can be.
 
     Where a cell fails, the others go on; its error is logged and returned.
@@ -32,7 +30,6 @@ def fill(
         cells: what to train; counted ones are passed over.
         path: results file.
         seeds: 0 .. seeds - 1 of each cell.
-        times: False leaves the rows' times blank.
         retrain: whether recorded cells whose run is not on this machine (see `is_here`) are trained here and recorded again.
 
     Raises:
@@ -46,7 +43,7 @@ def fill(
     for cell, seed in runs:
         try:
             results = finished_run(cell.recipe, overrides=[*cell.overrides, "--seed", str(seed)], num_ranks=cell.num_ranks)
-            replace_rows(path, [trained_row(table, cell, seed=seed, results=results, times=times)], key=KEY)
+            replace_rows(path, [trained_row(table, cell, seed=seed, results=results)], key=KEY)
         except Exception as error:  # the other cells go on and are recorded
             log.error("%s, seed %d, failed: %s", cell.label, seed, error, exc_info=exit_code(error) == 1)
             failed.append(error)

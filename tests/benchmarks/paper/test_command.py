@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.paper import __main__ as command
 from benchmarks.paper import movielens
-from benchmarks.paper.cells import Cell, PaperTable
+from benchmarks.paper.cells import TABLES, Cell, PaperTable
 from benchmarks.paper.rows import KEY
 from benchmarks.paper.sweeps import SWEEPS
 from benchmarks.popularity import popularity_row
@@ -26,6 +26,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "README.md").write_text("\n".join(f"<!-- results:{name} -->\n<!-- /results:{name} -->" for name in names))
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "TIMES_FILE", tmp_path / "results" / "times.csv")
+    monkeypatch.setattr(command, "time_missing", lambda _cells: None)
     monkeypatch.setattr(command, "prepare_missing", lambda *_, **__: None)
     monkeypatch.setattr(command, "draw", lambda paper, results, redraw: f"figures of {paper} in {results.name}, {redraw}")
     return tmp_path
@@ -74,8 +76,8 @@ def test_without_training_the_results_are_rendered_as_they_are(repository: Path,
 def test_cells_restrict_what_is_trained_and_a_budget_is_one_part_of_the_table(repository: Path, monkeypatch: pytest.MonkeyPatch):
     trained: list[list[str]] = []
 
-    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, times: bool, retrain: bool) -> list[Exception]:
-        assert (table, path.name, seeds, times, retrain) == (FIT, "fit_ml1m.csv", 2, True, False)
+    def fill(table: PaperTable, cells: Sequence[Cell], path: Path, *, seeds: int, retrain: bool) -> list[Exception]:
+        assert (table, path.name, seeds, retrain) == (FIT, "fit_ml1m.csv", 2, False)
         trained.append([cell.label for cell in cells])
         return []
 
@@ -175,24 +177,34 @@ def test_without_raw_files_what_to_do_is_told(
     assert re.search(r"data/raw/ml-1m.*download", " ".join(capsys.readouterr().err.split()))
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["times"], len(FIT.cells)),
+        (["times", "--cells", "FIT"], 3),  # tuned, of the paper, sharded
+        (["times", "--dataset", "ml1m_stride50"], len(TABLES["fit", "ml1m_stride50"].cells) + 6 + 8),  # and the sweeps
+        (["table", "--cells", "FIT", "COLD"], 2),
+        (["table", "--cells", "FIT", "--no-times"], None),
+    ],
+)
 @pytest.mark.usefixtures("repository")
-def test_times_are_measured_of_every_budget(monkeypatch: pytest.MonkeyPatch):
-    timed: list[tuple[int, str]] = []
-    monkeypatch.setattr(command, "time_missing", lambda cells, path: timed.append((len(cells), path.name)))
-    monkeypatch.setattr(sys, "argv", ["paper", "times", "--paper", "fit"])
+def test_times_are_measured_of_a_whole_table_or_of_what_was_trained(
+    words: list[str], expected: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    timed: list[int] = []
+    monkeypatch.setattr(command, "time_missing", lambda cells: timed.append(len(cells)))
+    monkeypatch.setattr(command, "fill", lambda *_, **__: [])
+    monkeypatch.setattr(sys, "argv", ["paper", *words])
     command.main()
-    assert timed == [(len(FIT.of_budget(budget)), "fit_ml1m.csv") for budget in ("tuned", "paper", "sharded")]
-    monkeypatch.setattr(sys, "argv", ["paper", "times", "--paper", "fit", "--dataset", "ml1m_stride50"])
-    command.main()
-    assert timed[-2:] == [(6, "fit_ml1m_stride50_queries.csv"), (8, "fit_ml1m_stride50_heads.csv")]
+    assert timed == ([] if expected is None else [expected])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
-        (["--cells", "two_tower_ml1"], r"--cells \['two_tower_ml1'\]: not in the table's budget tuned"),
-        (["--cells", "popularity"], r"--cells \['popularity'\]: not in the table's budget tuned"),
+        (["--cells", "two_tower_ml1"], r"--cells \['two_tower_ml1'\]: not in that part of the table"),
+        (["--cells", "popularity"], r"--cells \['popularity'\]: not in that part of the table"),
         (["--seeds", "0"], "--seeds 0, expected at least 1"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],

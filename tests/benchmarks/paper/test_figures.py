@@ -8,8 +8,10 @@ from benchmarks.paper.cells import FIGURES_DATA, TABLES
 from benchmarks.paper.figures import DIFFUSING, FIGURES, draw, draw_heads, draw_queries, technique_figure
 from benchmarks.paper.rows import KEY
 from benchmarks.paper.sweeps import SWEEPS, sweep_path
+from benchmarks.paper.times import KEY as TIMES_KEY
+from benchmarks.paper.times import TIMES_FILE
 from benchmarks.result_rows import replace_rows
-from tests.benchmarks.paper.recorded import run
+from tests.benchmarks.paper.recorded import run, timed
 from trainer.config import RunConfig
 from trainer.report import read_run
 from trainer.report_figures import RunRecord, reverse_process_figure
@@ -50,11 +52,23 @@ def test_every_scorer_has_a_line_over_its_numbers_of_heads():
 
 
 def test_auc_and_time_stand_over_the_number_of_meta_queries():
-    rows = {f"N = {number}": [{"test_auc": "0.9", "inference_ms_per_sample": str(number)}] for number in (16, 32)}
-    figure = draw_queries(rows)
+    rows = {f"N = {number}": [{"test_auc": "0.9"}] for number in (16, 32)}
+    figure = draw_queries(rows, [0.016, 0.032])
     assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[16, 32], [16, 32]]
-    assert list(figure.axes[1].lines[0].get_ydata()) == [16, 32]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [0.016, 0.032]
     pyplot.close(figure)
+
+
+def test_the_figure_of_meta_queries_waits_for_all_runs_and_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "finished", lambda _cells: {})
+    sweep = SWEEPS["fit", FIGURES_DATA]["queries"]
+    rows = [run(sweep, cell, 0, 0.9) for cell in sweep.cells]
+    replace_rows(sweep_path(tmp_path, "fit", FIGURES_DATA, "queries"), rows, key=KEY)
+    *most, last = [timed(cell, 60, 0.1) for cell in sweep.cells]
+    replace_rows(tmp_path / TIMES_FILE.name, most, key=TIMES_KEY)
+    assert "Fig. 7" in draw("fit", tmp_path).split("Not drawn yet")[1]
+    replace_rows(tmp_path / TIMES_FILE.name, [last], key=TIMES_KEY)
+    assert "Fig. 7" in draw("fit", tmp_path).split("Not drawn yet")[0]
 
 
 def test_auc_is_validations_and_query_similarity_trainings():

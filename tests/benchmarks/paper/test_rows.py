@@ -14,19 +14,9 @@ OURS, POPULARITY = cell(T2DIFF, "T2Diff"), cell(T2DIFF, "Popularity")
 
 @pytest.fixture
 def recorded(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The row of a small run, which the cell of T2Diff is made to stand for; its times are left blank."""
+    """The row of a small run, which the cell of T2Diff is made to stand for."""
     monkeypatch.setattr(paper_rows, "config_of", lambda _cell, **_: matching_run)
-    return trained_row(T2DIFF, OURS, seed=0, results=read_results(matching_run.run_dir), times=False)
-
-
-def test_a_row_without_times_is_the_runs_but_for_them(recorded: dict[str, str], matching_run: RunConfig):
-    with_times = trained_row(T2DIFF, OURS, seed=0, results=read_results(matching_run.run_dir))
-    assert {name for name, value in with_times.items() if value != recorded[name]} == {
-        "train_seconds_per_epoch",
-        "inference_ms_per_sample",
-    }
-    assert (recorded["train_seconds_per_epoch"], recorded["inference_ms_per_sample"]) == ("", "")
-    assert float(with_times["inference_ms_per_sample"]) > 0
+    return trained_row(T2DIFF, OURS, seed=0, results=read_results(matching_run.run_dir))
 
 
 def test_a_row_is_here_with_its_run_and_its_data(recorded: dict[str, str], matching_run: RunConfig):

@@ -3,7 +3,8 @@ import pytest
 from benchmarks.paper.cells import FIGURES_DATA, FIT_ABLATIONS, TABLES, Cell, PaperTable
 from benchmarks.paper.rows import column_training_form, config_of
 from benchmarks.paper.sweeps import SWEEPS, render_sweep
-from tests.benchmarks.paper.recorded import cell, run
+from benchmarks.paper.times import Times
+from tests.benchmarks.paper.recorded import cell, run, timed
 from trainer.cli import parse_run_config
 
 OF_T2DIFF = SWEEPS["t2diff", "ml1m"]
@@ -58,10 +59,11 @@ def test_a_sweep_is_tabulated_beside_the_paper():
     linear: Cell = next(one for one in table.cells if one.label == "linear")
     own = {"validation_recall@20": "0.3", column_training_form("recall@20"): "0.9"}
     rows = [run(table, linear, seed, value) | own for seed, value in ((0, 0.22), (1, 0.25))]
-    lines = render_sweep(table, [*rows, rows[0] | {"config": "older", "test_recall@20": "0.9"}]).splitlines()
+    older = rows[0] | {"config": "older", "test_recall@20": "0.9"}
+    lines = render_sweep(table, [*rows, older], Times([timed(linear, 60, 1)])).splitlines()
     (shown,) = [line for line in lines if line.startswith("| linear")]
     assert "0.2350 ± 0.0212" in shown
-    assert "| 0.9000 ± 0.0000 | 1,000 | 2.0 ± 0.0 | 60 ± 0 | 2 |" in shown  # the leak check's training form
+    assert "| 0.9000 ± 0.0000 | 1,000 | 2.0 ± 0.0 | 60 | 2 |" in shown  # the leak check's training form
     assert lines[lines.index(shown) + 1].startswith("| *the paper* | – | 0.0769 | – | 0.2752 | 0.0595 | 0.0868 | – |")
     assert any(line.startswith("ranked among all. Standard error of one test recall@20: at most 0.0050.") for line in lines)
     assert render_sweep(table, []) == "No run is recorded yet."

@@ -5,59 +5,64 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.paper import times
-from benchmarks.paper.rows import KEY, TIMES
-from benchmarks.paper.times import seconds_per_epoch, time_missing
+from benchmarks.paper.times import KEY, MILLISECONDS, SECONDS, Machine, Times, measured, shown_time, time_missing
 from benchmarks.result_rows import read_rows, replace_rows
-from tests.benchmarks.paper.recorded import FIT, cell, run
+from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, timed
 from trainer.config import RunConfig
 from trainer.provenance import provenance
 
+OURS, TWO_TOWER = cell(FIT, "FIT"), cell(FIT, "Two-Tower")
 HERE = {name: provenance()[name] for name in times.MACHINE}
-NO_TIMES = dict.fromkeys(TIMES, "")
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """Metric, recipe and seed of what is measured, on a machine that has the data of MovieLens-1M."""
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Recipes that are measured, on a machine that has the data of MovieLens-1M."""
     (tmp_path / "data" / "ml1m").mkdir(parents=True)
     (tmp_path / "data" / "ml1m" / "schema.json").touch()
-    calls = []
+    recipes = []
 
-    def measure(name: str, config: RunConfig) -> float | None:
-        calls.append((name, config.recipe, config.seed))
-        return 12.345678 if name == "train_seconds_per_epoch" else None
+    def measure(config: RunConfig) -> tuple[float, float]:
+        recipes.append(config.recipe)
+        return 12.345678, 0.0123456
 
     monkeypatch.setattr(times, "ROOT", tmp_path)
     monkeypatch.setattr(times, "measured", measure)
-    return calls
+    return recipes
 
 
-def test_what_a_cell_lacks_is_measured_once_and_recorded(tmp_path: Path, measured: list[tuple[str, str, int]]):
-    path, fit = tmp_path / "runs.csv", cell(FIT, "FIT")
-    rows = [run(FIT, fit, seed, 0.9) | HERE | NO_TIMES | {"inference_ms_per_sample": "0.5"} for seed in (0, 1)]
-    replace_rows(path, rows, key=KEY)
+def test_a_cell_is_measured_once_on_each_machine(tmp_path: Path, asked: list[str]):
+    path = tmp_path / "times.csv"
+    elsewhere = timed(OURS, 60, 0.5)
+    replace_rows(path, [elsewhere, timed(TWO_TOWER, 60, 0.5) | HERE], key=KEY)
     for _ in range(2):
-        time_missing(FIT.of_budget("tuned"), path)
-    assert measured == [("train_seconds_per_epoch", "fit_ml1m_adam", 0)]
-    assert sorted(row["train_seconds_per_epoch"] for row in read_rows(path)) == ["", "12.346"]
+        time_missing([OURS, TWO_TOWER], path)
+    assert asked == ["fit_ml1m_adam"]
+    recorded = read_rows(path)[-1]
+    assert (recorded[SECONDS], recorded[MILLISECONDS], recorded["overrides"]) == ("12.346", "0.01235", "")
+    assert recorded.items() >= HERE.items()
+    assert len(read_rows(path)) == 3
 
 
-def test_a_time_of_another_machine_is_no_time_of_this_one(tmp_path: Path, measured: list[tuple[str, str, int]]):
-    path, fit = tmp_path / "runs.csv", cell(FIT, "FIT")
-    elsewhere = run(FIT, fit, 0, 0.9) | HERE | {"cpu": "another"}
-    replace_rows(path, [elsewhere, run(FIT, fit, 1, 0.9) | HERE | {"train_seconds_per_epoch": ""}], key=KEY)
-    time_missing(FIT.of_budget("tuned"), path)
-    assert measured == [("train_seconds_per_epoch", "fit_ml1m_adam", 1)]
+def test_counted_and_sharded_cells_and_those_without_data_are_left_out(tmp_path: Path, asked: list[str]):
+    counted, sharded, without_data = FIT.cells[0], cell(FIT, "FIT", "sharded"), cell(T2DIFF, "SASRec")
+    time_missing([counted, sharded, without_data], tmp_path / "times.csv")
+    assert (counted.role, asked) == ("counted", [])
 
 
-def test_runs_of_other_machines_or_of_several_ranks_are_left_alone(tmp_path: Path, measured: list[tuple[str, str, int]]):
-    path = tmp_path / "runs.csv"
-    elsewhere = run(FIT, cell(FIT, "FIT"), 0, 0.9) | HERE | NO_TIMES | {"cpu": "another"}
-    sharded = run(FIT, cell(FIT, "FIT", "sharded"), 0, 0.9) | HERE | NO_TIMES
-    replace_rows(path, [elsewhere, sharded], key=KEY)
-    for budget in ("tuned", "sharded"):
-        time_missing(FIT.of_budget(budget), path)
-    assert measured == []
+def test_of_either_kind_the_machine_that_timed_most_is_shown_the_cpu_first():
+    rows = [timed(OURS, 1, 1) | {"cpu": "rare"}, timed(OURS, 2, 2, gpu="a gpu"), timed(OURS, 3, 3), timed(TWO_TOWER, 4, 4)]
+    found = Times(rows)
+    cpu, gpu = Machine("a cpu", "2", "none"), Machine("a cpu", "2", "a gpu")
+    assert found.machines([OURS, TWO_TOWER]) == [cpu, gpu]
+    assert found.machines([cell(FIT, "COLD")]) == []
+    assert [found.of(OURS, machine)[SECONDS] for machine in (cpu, gpu)] == ["3", "2"]
+    assert found.of(TWO_TOWER, gpu) == {}
+
+
+@pytest.mark.parametrize(("value", "expected"), [("634.77", "635"), ("9.96", "10"), ("4.04", "4"), ("0.0413", "0.041"), ("", "–")])
+def test_a_time_is_shown_with_two_digits(value: str, expected: str):
+    assert shown_time({SECONDS: value}, SECONDS) == expected
 
 
 def test_an_epoch_takes_its_steps_and_leaves_the_run_alone(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
@@ -67,5 +72,7 @@ def test_an_epoch_takes_its_steps_and_leaves_the_run_alone(matching_run: RunConf
     before = finished.read_bytes()
     ticks = iter(range(100))
     monkeypatch.setattr(times, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-    assert seconds_per_epoch(matching_run) == json.loads(before)["steps_per_epoch"]  # each step between two ticks
+    seconds, milliseconds = measured(matching_run)
+    assert seconds == json.loads(before)["steps_per_epoch"]  # each step between two ticks
+    assert 0 < milliseconds < 1000
     assert finished.read_bytes() == before
