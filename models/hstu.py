@@ -103,8 +103,10 @@ class HSTULayer(nn.Module):
         value_BHLP = value_BLD.reshape(batch, places, self.num_heads, head_dim).transpose(1, 2)
         bias_BAL = self._position_bias(asking)
         if self.time_bias_V is not None:
-            # not an embedding, whose gradient adds up slowly on a CPU
-            bias_BAL = bias_BAL + self.time_bias_V.index_select(0, time_bucket_BAL.flatten()).view_as(time_bucket_BAL)
+            # a copy of the table for each row, whose gradients add up side by side: most pairs have the same few buckets, and one
+            # table's are added one after another, which takes a GPU 80 ms
+            time_bias_BV = self.time_bias_V.expand(batch, NUM_TIME_BUCKETS)
+            bias_BAL = bias_BAL + time_bias_BV.gather(1, time_bucket_BAL.flatten(1)).view_as(time_bucket_BAL)
         weight_BHAL = F.silu(torch.matmul(query_BHAP, key_BHPL) + bias_BAL.unsqueeze(1)) * allowed_BAL.unsqueeze(1)
         # the program divides by L, which the norm would undo
         attended_BAD = torch.matmul(weight_BHAL, value_BHLP).transpose(1, 2).reshape(batch, asking, dim)  # eq. 2
