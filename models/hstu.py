@@ -105,7 +105,7 @@ class HSTULayer(nn.Module):
         if self.time_bias_V is not None:
             # a copy of the table for each row, whose gradients add up side by side: most pairs have the same few buckets, and one
             # table's are added one after another, which takes a GPU 80 ms
-            time_bias_BV = self.time_bias_V.expand(batch, NUM_TIME_BUCKETS)
+            time_bias_BV = self.time_bias_V.expand(batch, -1)
             bias_BAL = bias_BAL + time_bias_BV.gather(1, time_bucket_BAL.flatten(1)).view_as(time_bucket_BAL)
         weight_BHAL = F.silu(torch.matmul(query_BHAP, key_BHPL) + bias_BAL.unsqueeze(1)) * allowed_BAL.unsqueeze(1)
         # the program divides by L, which the norm would undo
