@@ -11,6 +11,7 @@ from benchmarks.paper.cells import (
     FEWER_ROWS,
     FIGURES_DATA,
     T2DIFF_TABLE_2,
+    THREE_EPOCHS,
     Cell,
     Dataset,
     Paper,
@@ -25,8 +26,8 @@ HEADS = ("--model.num-user-heads", "--model.num-item-heads")
 CONDITION, SAMPLE_STEPS = "--model.diffusion.tower-condition", "--model.diffusion.num-sample-steps"
 SCHEDULE, STEPS = "--model.diffusion.schedule.kind", "--model.diffusion.schedule.num-steps"
 # the schedule and its length say nothing to a single step from noise, so what compares them takes two
-SAMPLED = (CONDITION, "sampled", SAMPLE_STEPS, "2")
-HIGH_NOISE = (CONDITION, "high_noise", SAMPLE_STEPS, "1")
+SAMPLED = (*THREE_EPOCHS, CONDITION, "sampled", SAMPLE_STEPS, "2")
+HIGH_NOISE = (*THREE_EPOCHS, CONDITION, "high_noise", SAMPLE_STEPS, "1")
 T2DIFF, MIXED_ATTENTION = T2DIFF_TABLE_2["t2diff"], T2DIFF_TABLE_2["mixed_attention"]
 
 
@@ -77,7 +78,7 @@ SWEEPS: dict[tuple[Paper, Dataset], dict[str, PaperTable]] = {
             _t2diff("T2Diff, `high_noise`: 1 step from noise, served with 1", overrides=HIGH_NOISE),
             _t2diff("T2Diff without drift (W/O DP), `sampled`", "t2diff_no_drift_ml1m", SAMPLED),
             _t2diff("T2Diff without drift (W/O DP), `high_noise`", "t2diff_no_drift_ml1m", HIGH_NOISE),
-            _t2diff("Mixed-attention", "mixed_attention_ml1m"),
+            _t2diff("Mixed-attention", "mixed_attention_ml1m", THREE_EPOCHS),
         ),
         "windows": _of_t2diff(
             _t2diff("T2Diff, width 32", "t2diff_ml1m_windows", printed=T2DIFF),

@@ -104,7 +104,7 @@ def time_missing(cells: Sequence[Cell], path: Path = TIMES_FILE) -> None:
         if (ROOT / config.data / "schema.json").exists():
             seconds, milliseconds = measured(config)
             times = {SECONDS: f"{seconds:.5g}", MILLISECONDS: f"{milliseconds:.4g}"}
-            own = {"recipe": cell.recipe, "overrides": " ".join(cell.overrides)}
+            own = {"recipe": cell.recipe, "overrides": words(cell)}
             replace_rows(path, [own | times | provenance()], key=KEY)
             print(f"{cell.label}: {seconds:.5g} s/epoch, {milliseconds:.4g} ms/sample", flush=True)
 
@@ -138,8 +138,14 @@ def _seconds_per_row(trainer: Trainer, ranks: Ranks) -> float:
     )
 
 
+def words(cell: Cell) -> str:
+    """What a cell overrides of its recipe that an epoch's time depends on: not how many epochs there are."""
+    pairs = zip(cell.overrides[::2], cell.overrides[1::2], strict=True)
+    return " ".join(f"{flag} {value}" for flag, value in pairs if not flag.startswith("--loop."))
+
+
 def _is_of(cell: Cell, row: dict[str, str]) -> bool:
-    return (row["recipe"], row["overrides"]) == (cell.recipe, " ".join(cell.overrides))
+    return (row["recipe"], row["overrides"]) == (cell.recipe, words(cell))
 
 
 def _machine(row: dict[str, str]) -> Machine:

@@ -115,7 +115,7 @@ def test_times_of_a_cpu_and_of_a_gpu_stand_in_columns_of_their_own():
 
 def test_the_budget_that_all_cells_share_stands_in_the_title():
     text = render(T2DIFF, [run(T2DIFF, cell(T2DIFF, "SASRec"), 0, 0.3)], [])
-    assert "training budget for every model: at most 3 epochs, learning rate 0.004 (cosine)." in text
+    assert "training budget for every model: at most 6 epochs, learning rate 0.004 (cosine)." in text
     text = render(T2DIFF, [run(T2DIFF, cell(T2DIFF, "SASRec", "paper"), 0, 0.3)], [])
     assert "largest number of epochs." in text
 

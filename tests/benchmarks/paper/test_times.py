@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,14 @@ def test_of_either_kind_the_machine_that_timed_most_is_shown_the_cpu_first():
     assert found.machines([cell(FIT, "COLD")]) == []
     assert [found.of(OURS, machine)[SECONDS] for machine in (cpu, gpu)] == ["3", "2"]
     assert found.of(TWO_TOWER, gpu) == {}
+
+
+def test_cells_that_differ_by_their_number_of_epochs_share_their_times():
+    longer = dataclasses.replace(OURS, overrides=("--loop.max-epochs", "60", "--loop.patience", "6"))
+    wider = dataclasses.replace(OURS, overrides=("--embeddings.dim", "64"))
+    found = Times([timed(OURS, 60, 0.5)])
+    (machine,) = found.machines([OURS])
+    assert (found.of(longer, machine)[SECONDS], found.of(wider, machine)) == ("60", {})
 
 
 @pytest.mark.parametrize(("value", "expected"), [("634.77", "635"), ("9.96", "10"), ("4.04", "4"), ("0.0413", "0.041"), ("", "–")])
