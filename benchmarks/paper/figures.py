@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.paper.cells import FEWER_ROWS, FIGURES_DATA, FIT_ABLATION_LABELS, TABLES, Cell, Paper
@@ -104,10 +105,14 @@ def _fit_figures(results: Path) -> dict[str, Figure]:
 
 
 def ablation_figure(rows: Rows) -> Figure:
-    """FIT Fig. 4: a bar for each."""
+    """FIT Fig. 4: a bar for each, the mean, and a dot for each seed."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    values = [mean(runs, "test_auc") for runs in rows.values()]
-    axes.barh(list(rows), values, color=["C3" if label == "FIT" else "C0" for label in rows])
+    axes.barh(
+        list(rows), [mean(runs, "test_auc") for runs in rows.values()], color=["C3" if one == "FIT" else "C0" for one in rows]
+    )
+    seeds = [(float(row["test_auc"]), label) for label, runs in rows.items() for row in runs]
+    values = [value for value, _ in seeds]
+    axes.plot(*zip(*seeds, strict=True), "k.")
     axes.invert_yaxis()
     margin = 0.2 * (max(values) - min(values)) + 1e-4
     axes.set(xlabel="test AUC (FIT Fig. 4)", xlim=(min(values) - margin, max(values) + margin))
@@ -150,24 +155,32 @@ def draw_queries(rows: Rows, milliseconds: Sequence[float]) -> Figure:
     """FIT Fig. 7: test AUC, and inference time of a sample, against the number of meta queries."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     numbers = [int(label.rsplit(" ", 1)[1]) for label in rows]
-    axes.plot(numbers, [mean(runs, "test_auc") for runs in rows.values()], "o-", color="C0")
-    axes.set(xscale="log", xlabel="number of meta queries N (FIT Fig. 7)", ylabel="test AUC")
+    _line(axes, dict(zip(numbers, rows.values(), strict=True)), color="C0")
+    axes.set(xlabel="number of meta queries N (FIT Fig. 7)", ylabel="test AUC")
     times = axes.twinx()
     times.plot(numbers, milliseconds, "s--", color="C1")
     times.set(ylabel="inference, ms per sample (dashed)")
-    axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.grid(visible=True, alpha=0.3)
     return figure
+
+
+def _line(axes: Axes, runs: dict[int, list[dict[str, str]]], *, color: str, label: str | None = None) -> None:
+    """Mean test AUC over a number, on a logarithmic scale whose ticks are the numbers, and a dot for each seed."""
+    axes.plot(list(runs), [mean(own, "test_auc") for own in runs.values()], "-", color=color, label=label)
+    seeds = [(number, float(row["test_auc"])) for number, own in runs.items() for row in own]
+    axes.plot(*zip(*seeds, strict=True), ".", color=color)
+    axes.set(xscale="log")
+    axes.minorticks_off()
+    axes.set_xticks(list(runs), [str(number) for number in runs])
 
 
 def draw_heads(rows: Rows) -> Figure:
     """FIT Fig. 8."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for scorer in dict.fromkeys(label.split(",")[0] for label in rows):
+    for place, scorer in enumerate(dict.fromkeys(label.split(",")[0] for label in rows)):
         own = {int(label.rsplit(" ", 1)[1]): runs for label, runs in rows.items() if label.split(",")[0] == scorer}
-        axes.plot(list(own), [mean(runs, "test_auc") for runs in own.values()], "o-", label=scorer)
-    axes.set(xscale="log", xlabel="heads of users and of items (FIT Fig. 8)", ylabel="test AUC")
-    axes.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
+        _line(axes, own, color=f"C{place}", label=scorer)
+    axes.set(xlabel="heads of users and of items (FIT Fig. 8)", ylabel="test AUC")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="x-small")
     return figure

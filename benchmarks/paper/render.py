@@ -105,8 +105,11 @@ def _costs(cell: Cell, runs: Sequence[dict[str, str]], *, times: Times, machines
         return [*costs, *["–"] * (2 + 2 * len(machines))]
     costs.append(spread(runs, "best_epoch", 1))
     for machine in machines:
-        measured = times.of(cell, machine)
-        costs += [shown_time(measured, SECONDS), _beside(shown_time(measured, MILLISECONDS), cell.paper.get("ms"), 2)]
+        measured, printed = (
+            times.of(cell, machine),
+            cell.paper.get("ms") if machine is machines[-1] else None,
+        )  # the papers' is a GPU
+        costs += [shown_time(measured, SECONDS), _beside(shown_time(measured, MILLISECONDS), printed, 2)]
     return [*costs, str(len(runs))]
 
 

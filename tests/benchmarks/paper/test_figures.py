@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib import pyplot
 
@@ -43,11 +44,14 @@ def test_t2diffs_figures_show_every_diffusion_by_its_name(tmp_path: Path, matchi
     pyplot.close("all")
 
 
-def test_every_scorer_has_a_line_over_its_numbers_of_heads():
-    rows = {f"{scorer}, heads: {heads}": [{"test_auc": str(heads)}] for scorer in ("LSS", "SumMax") for heads in (1, 2, 4)}
-    figure = draw_heads(rows)
-    lines = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in figure.axes[0].lines}
-    assert lines == {"LSS": [(1, 1), (2, 2), (4, 4)], "SumMax": [(1, 1), (2, 2), (4, 4)]}
+def test_every_scorer_has_a_line_over_its_numbers_of_heads_and_a_dot_for_each_seed():
+    seeds = {heads: [{"test_auc": str(0.8 + 0.01 * heads)}, {"test_auc": str(0.82 + 0.01 * heads)}] for heads in (1, 2, 4)}
+    figure = draw_heads({f"{scorer}, heads: {heads}": runs for scorer in ("LSS", "SumMax") for heads, runs in seeds.items()})
+    for place, scorer in enumerate(("LSS", "SumMax")):
+        means, dots = figure.axes[0].lines[2 * place : 2 * place + 2]
+        assert means.get_label() == scorer
+        np.testing.assert_allclose(means.get_data(), [(1, 2, 4), (0.82, 0.83, 0.85)])
+        np.testing.assert_allclose(dots.get_data(), [(1, 1, 2, 2, 4, 4), (0.81, 0.83, 0.82, 0.84, 0.84, 0.86)])
     pyplot.close(figure)
 
 

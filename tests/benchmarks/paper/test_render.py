@@ -33,6 +33,9 @@ def test_parameters_and_inference_stand_beside_the_papers():
     line = line_of(render(T2DIFF, [run(T2DIFF, sasrec, 0, 0.3)], [], Times([timed(sasrec, 227.23, 0.25)])), "SASRec")
     assert "| 1,000 *0.126M* |" in line
     assert "| 227 | 0.25 *0.56* |" in line
+    on_both = Times([timed(sasrec, 227.23, 0.25), timed(sasrec, 32, 0.0085, gpu="a gpu")])
+    line = line_of(render(T2DIFF, [run(T2DIFF, sasrec, 0, 0.3)], [], on_both), "SASRec")
+    assert "| 227 | 0.25 | 32 | 0.0085 *0.56* |" in line
     assert "| 0.3000 *0.1556* |" in line
 
 
