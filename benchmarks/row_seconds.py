@@ -1,4 +1,4 @@
-"""Seconds per row that a trained model takes to answer, as the tables show them."""
+"""Seconds per row that a model takes to answer, as the tables show them."""
 
 import statistics
 import time

@@ -35,6 +35,7 @@ from benchmarks.readme import RESULTS, ROOT, replace_section
 from benchmarks.result_rows import read_rows
 from trainer.cli import one_screen_errors
 from trainer.errors import UserError
+from trainer.results import has_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ class TimesArguments:
     dataset: Dataset = "ml1m"
     cells: tuple[str, ...] = ()
     """Only cells with these names or recipes, and no sweep; default: every cell of every budget."""
+    again: bool = False
+    """Measure those that have times of this machine too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,26 +125,36 @@ def reproduce(arguments: TableArguments, *, budget: Budget) -> None:
         failed = _train(arguments, table, budget, path=path)
         rank_unseen(table, table.of_budget(budget), path)
         compare_recorded(table, table.of_budget(budget), path, differences=differences)
-    times = Times(read_rows(TIMES_FILE))
-    text = render(table, read_rows(path), read_rows(differences), times)
+    publish(arguments.paper, arguments.dataset, redraw=arguments.train)
+    if failed:  # the first of them, when all that there is has been recorded and rendered
+        raise failed[0]
+
+
+def publish(paper: Paper, dataset: Dataset, *, redraw: bool) -> None:
+    """Print a table as it is recorded, and bring README.md's sections of the paper to what is.
+
+    Args:
+        paper: whose table.
+        dataset: the table's.
+        redraw: whether figures are drawn anew.
+    """
+    table, name, times = table_of(paper, dataset), f"{paper}_{dataset}", Times(read_rows(TIMES_FILE))
+    text = render(table, read_rows(RESULTS / f"{name}.csv"), read_rows(RESULTS / f"significance_{name}.csv"), times)
     print(text)
-    if arguments.dataset == "ml1m":
+    if dataset == "ml1m":
         replace_section(ROOT / "README.md", name, text)
-    if arguments.paper == "fit":
+    if paper == "fit":
         replace_section(ROOT / "README.md", SECTION, render_by_training_rows(RESULTS))
     else:
         for sweep, swept in SWEEPS["t2diff", "ml1m"].items():
             text = render_sweep(swept, read_rows(sweep_path(RESULTS, "t2diff", "ml1m", sweep)), times)
             replace_section(ROOT / "README.md", f"t2diff_ml1m_{sweep}", text)
-    drawn = draw(arguments.paper, RESULTS, redraw=arguments.train)
-    replace_section(ROOT / "README.md", f"{arguments.paper}_ml1m_figures", drawn)
-    if failed:  # the first of them, when all that there is has been recorded and rendered
-        raise failed[0]
+    replace_section(ROOT / "README.md", f"{paper}_ml1m_figures", draw(paper, RESULTS, redraw=redraw))
 
 
 def _train(arguments: TableArguments, table: PaperTable, budget: Budget, *, path: Path) -> list[Exception]:
     """Count, train and record what is missing; errors of the cells that failed."""
-    cells = _chosen(table.of_budget(budget), arguments.cells)
+    cells = _chosen(table.of_budget(budget), arguments.cells, of=f"budget {budget}")
     sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {}) if arguments.sweeps and not arguments.cells else {}
     sweeps = {name: swept for name, swept in sweeps.items() if swept.cells[0].budget == budget}
     every = [*cells, *(cell for swept in sweeps.values() for cell in swept.cells)]
@@ -153,18 +166,20 @@ def _train(arguments: TableArguments, table: PaperTable, budget: Budget, *, path
     for name, swept in sweeps.items():
         failed += fill(swept, swept.cells, sweep_path(RESULTS, arguments.paper, arguments.dataset, name), **how)
     if arguments.times:
-        time_missing(every)
+        failed += time_missing([cell for cell in trained if has_results(ROOT / config_of(cell, seed=0).run_dir)])
     return failed
 
 
 def measure_times(arguments: TimesArguments) -> None:
-    """Measure what this machine lacks of a table's times."""
+    """Measure what this machine lacks of a table's times, then print and render as `reproduce` does."""
     table = table_of(arguments.paper, arguments.dataset)
-    cells = [
-        *table.cells,
-        *(cell for swept in SWEEPS.get((arguments.paper, arguments.dataset), {}).values() for cell in swept.cells),
-    ]
-    time_missing(_chosen(table.cells, arguments.cells) if arguments.cells else cells)
+    sweeps = SWEEPS.get((arguments.paper, arguments.dataset), {}).values()
+    every = [*table.cells, *(cell for swept in sweeps for cell in swept.cells)]
+    cells = _chosen(table.cells, arguments.cells, of="any budget") if arguments.cells else every
+    failed = time_missing(cells, again=arguments.again)
+    publish(arguments.paper, arguments.dataset, redraw=True)
+    if failed:
+        raise failed[0]
 
 
 def table_of(paper: Paper, dataset: Dataset) -> PaperTable:
@@ -191,21 +206,21 @@ def _table(arguments: TableArguments, budget: Budget) -> PaperTable:
     budgets = {cell.budget for cell in table.cells if cell.role != "counted"}
     if budget not in budgets:
         raise UserError(f"--budget {budget}: the table {arguments.paper} on {arguments.dataset} has {sorted(budgets)}")
-    _chosen(table.of_budget(budget), arguments.cells)
+    _chosen(table.of_budget(budget), arguments.cells, of=f"budget {budget}")
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}, expected at least 1")
     return table
 
 
-def _chosen(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
-    """Cells with one of these names or recipes; all without any.
+def _chosen(cells: Sequence[Cell], names: Sequence[str], *, of: str) -> list[Cell]:
+    """Cells with one of these names or recipes; all without any. `of` names the cells in errors.
 
     Raises:
         UserError: there is none of a name.
     """
     known = {name for cell in cells if cell.role != "counted" for name in (cell.label, cell.recipe)}
     if unknown := sorted(set(names) - known):
-        raise UserError(f"--cells {unknown}: not in that part of the table, which has {sorted(known)}")
+        raise UserError(f"--cells {unknown}: not in the table's {of}, which has {sorted(known)}")
     return [cell for cell in cells if not names or {cell.label, cell.recipe} & set(names)]
 
 

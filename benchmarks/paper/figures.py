@@ -145,13 +145,15 @@ def _swept(name: str, results: Path) -> Rows | None:
 
 def _queries_figure(results: Path) -> Figure | None:
     cells, times = SWEEPS["fit", FIGURES_DATA]["queries"].cells, Times(read_rows(results / TIMES_FILE.name))
-    rows, machines = _swept("queries", results), times.machines(cells)
-    measured = [times.of(cell, machine).get(MILLISECONDS) for machine in machines[:1] for cell in cells]
-    found = [float(value) for value in measured if value]
-    return draw_queries(rows, found) if rows is not None and len(found) == len(cells) else None
+    rows = _swept("queries", results)
+    for machine in times.machines(cells):
+        measured = [times.of(cell, machine) for cell in cells]
+        if rows is not None and all(measured):
+            return draw_queries(rows, [float(row[MILLISECONDS]) for row in measured], timed_on=machine.kind)
+    return None
 
 
-def draw_queries(rows: Rows, milliseconds: Sequence[float]) -> Figure:
+def draw_queries(rows: Rows, milliseconds: Sequence[float], *, timed_on: str) -> Figure:
     """FIT Fig. 7: test AUC, and inference time of a sample, against the number of meta queries."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
     numbers = [int(label.rsplit(" ", 1)[1]) for label in rows]
@@ -159,7 +161,7 @@ def draw_queries(rows: Rows, milliseconds: Sequence[float]) -> Figure:
     axes.set(xlabel="number of meta queries N (FIT Fig. 7)", ylabel="test AUC")
     times = axes.twinx()
     times.plot(numbers, milliseconds, "s--", color="C1")
-    times.set(ylabel="inference, ms per sample (dashed)")
+    times.set(ylabel=f"inference on a {timed_on}, ms per sample (dashed)")
     axes.grid(visible=True, alpha=0.3)
     return figure
 

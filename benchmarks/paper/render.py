@@ -19,9 +19,9 @@ TITLES: dict[Budget, str] = {
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
 MEASURED = (
-    "s/epoch and ms/sample are measured on {} that did nothing else, and repeat to some 20 %; a sample is one of a batch of 512, "
-    "from ids to scores (FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines and "
-    "may count more."
+    "s/epoch and ms/sample are measured with nothing else running on {}, and repeat to some 20 %; a sample is one of 512 in "
+    "a batch, from ids to scores (FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines "
+    "and may count more."
 )
 NAMES = {"auc": "AUC", "popularity_auc": "AUC, popular negatives"}
 SMALLER_IS_BETTER = ("logloss",)
@@ -38,7 +38,7 @@ def render(
         differences: of the file of pairs.
         times: of the cells, on any machine.
     """
-    parts, shown, machines = [], [], times.machines(table.cells)
+    parts, shown = [], []
     for budget, title in TITLES.items():
         cells = table.of_budget(budget)
         found = rows_by_label(cells, rows)
@@ -49,7 +49,7 @@ def render(
             shown += [row for runs in found.values() for row in runs if row not in shown]
     if not parts:
         return "No run is recorded yet."
-    parts += ["*In italics: what the paper prints.* " + _notes(table, shown, machines=machines), origin(shown)]
+    parts += ["*In italics: what the paper prints.* " + _notes(table, shown, timed_on=times.described(table.cells)), origin(shown)]
     if left_out := len([row for row in rows if row not in shown]):
         parts.append(f"{left_out} older row(s) of the results file, of other configurations or ranks, are left out.")
     return "\n\n".join(parts)
@@ -105,11 +105,11 @@ def _costs(cell: Cell, runs: Sequence[dict[str, str]], *, times: Times, machines
         return [*costs, *["–"] * (2 + 2 * len(machines))]
     costs.append(spread(runs, "best_epoch", 1))
     for machine in machines:
-        measured, printed = (
-            times.of(cell, machine),
-            cell.paper.get("ms") if machine is machines[-1] else None,
-        )  # the papers' is a GPU
-        costs += [shown_time(measured, SECONDS), _beside(shown_time(measured, MILLISECONDS), printed, 2)]
+        measured = times.of(cell, machine)
+        milliseconds = shown_time(measured, MILLISECONDS)
+        if machine == machines[-1]:  # the papers' machines are GPUs, so theirs stands beside ours where there is one
+            milliseconds = _beside(milliseconds, cell.paper.get("ms"), 2)
+        costs += [shown_time(measured, SECONDS), milliseconds]
     return [*costs, str(len(runs))]
 
 
@@ -228,7 +228,7 @@ def _mixed_data(table: PaperTable, rows: Sequence[dict[str, str]]) -> list[str]:
     ]
 
 
-def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, machines: Sequence[Machine]) -> str:
+def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, timed_on: str) -> str:
     error = max(float(row.get(f"test_{table.headline}_se") or 0) for row in rows)
     notes = ["± over seeds is the standard deviation.", *_mixed_data(table, rows)]
     if error:
@@ -237,7 +237,7 @@ def _notes(table: PaperTable, rows: Sequence[dict[str, str]], *, machines: Seque
         "The best baseline is the one with the best mean on the test rows, which favours baselines; differences from it are on the "
         "same test rows, mean over seeds ± its standard error, of rows (paired, `benchmarks.paper.significance`) and of seeds.",
         *([] if table.unseen is None else ["Seen items: all that the user touched before, as in most published full rankings."]),
-        *([MEASURED.format(" and on ".join(map(str, machines)))] if machines else []),
+        *([MEASURED.format(timed_on)] if timed_on else []),
         *([table.note] if table.note else []),
         *(f"{protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows if row.get("protocol"))),
     ]

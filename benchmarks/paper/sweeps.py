@@ -123,7 +123,7 @@ def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]], times: Times
     validation, found = f"validation_{table.headline}", rows_by_label(table.cells, rows)
     names = [f"validation {table.headline}", *(f"test {name}" for name in table.metrics)]
     machines = times.machines(table.cells)
-    names += ["leak check", "parameters", "best epoch", *(f"s/epoch, {machine.kind}" for machine in machines), "seeds"]
+    names += ["leak check", "parameters", "epochs", "best epoch", *(f"s/epoch, {machine.kind}" for machine in machines), "seeds"]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for cell in table.cells:
         if cell.label not in found:
@@ -132,11 +132,11 @@ def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]], times: Times
         shown = [spread(runs, validation, 4), *(spread(runs, f"test_{name}", 4) for name in table.metrics)]
         shown += [spread(runs, column_training_form(table.headline), 4), f"{int(runs[0]['num_parameters']):,}"]
         seconds = [shown_time(times.of(cell, machine), SECONDS) for machine in machines]
-        shown += [spread(runs, "best_epoch", 1), *seconds, str(len(runs))]
+        shown += [spread(runs, "epochs", 0), spread(runs, "best_epoch", 1), *seconds, str(len(runs))]
         lines.append(f"| {cell.label} | {' | '.join(shown)} |")
         if cell.paper:
             figures = [f"{cell.paper[name]:.4f}" if name in cell.paper else "–" for name in table.metrics]
-            lines.append(f"| *the paper* | – | {' | '.join([*figures, *['–'] * (4 + len(machines))])} |")
+            lines.append(f"| *the paper* | – | {' | '.join([*figures, *['–'] * (5 + len(machines))])} |")
     current = [row for runs in found.values() for row in runs]
     if not current:
         return "No run is recorded yet."
@@ -144,5 +144,5 @@ def render_sweep(table: PaperTable, rows: Sequence[dict[str, str]], times: Times
     error = max(float(row[f"test_{table.headline}_se"]) for row in current)
     note = f"Leak check: validation {table.headline} with x̂ as in training (see the second column for x̂ as served)."
     notes = f"{protocols}. Standard error of one test {table.headline}: at most {error:.4f}. {note}"
-    timed = f" Timed on {' and on '.join(map(str, machines))}." if machines else ""
+    timed = f" Timed on {times.described(table.cells)}." if machines else ""
     return "\n".join([*lines, "", notes + timed, "", origin(current)])

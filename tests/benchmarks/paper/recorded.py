@@ -2,7 +2,7 @@
 
 from benchmarks.paper.cells import TABLES, Cell, PaperTable
 from benchmarks.paper.rows import config_of
-from benchmarks.paper.times import words
+from benchmarks.paper.times import timed_config
 
 MACHINE = {"cpu": "a cpu", "cores": "2", "gpu": "none", "torch": "2.13.0", "torchrec": "1.8.0", "commit": "abc", "dataset": "ml1m"}
 FIT: PaperTable = TABLES["fit", "ml1m"]
@@ -27,7 +27,7 @@ def run(table: PaperTable, cell: Cell, seed: int, value: float) -> dict[str, str
 def timed(cell: Cell, seconds: float, milliseconds: float, *, gpu: str = "none") -> dict[str, str]:
     """A cell's row of times."""
     times = {"train_seconds_per_epoch": str(seconds), "inference_ms_per_sample": str(milliseconds)}
-    return {"recipe": cell.recipe, "overrides": words(cell)} | times | MACHINE | {"gpu": gpu}
+    return {"recipe": cell.recipe, "config": timed_config(cell)} | times | MACHINE | {"gpu": gpu}
 
 
 def difference(first: Cell, second: Cell, seed: int, value: float, *, error: float = 0.001) -> dict[str, str]:

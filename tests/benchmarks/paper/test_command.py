@@ -27,7 +27,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(command, "TIMES_FILE", tmp_path / "results" / "times.csv")
-    monkeypatch.setattr(command, "time_missing", lambda _cells: None)
+    monkeypatch.setattr(command, "time_missing", lambda _cells: [])
     monkeypatch.setattr(command, "prepare_missing", lambda *_, **__: None)
     monkeypatch.setattr(command, "draw", lambda paper, results, redraw: f"figures of {paper} in {results.name}, {redraw}")
     return tmp_path
@@ -181,9 +181,9 @@ def test_without_raw_files_what_to_do_is_told(
     ("words", "expected"),
     [
         (["times"], len(FIT.cells)),
-        (["times", "--cells", "FIT"], 3),  # tuned, of the paper, sharded
+        (["times", "--cells", "FIT", "--again"], 3),  # tuned, of the paper, sharded
         (["times", "--dataset", "ml1m_stride50"], len(TABLES["fit", "ml1m_stride50"].cells) + 6 + 8),  # and the sweeps
-        (["table", "--cells", "FIT", "COLD"], 2),
+        (["table", "--cells", "FIT", "COLD"], 1),  # the run of COLD is elsewhere
         (["table", "--cells", "FIT", "--no-times"], None),
     ],
 )
@@ -192,8 +192,14 @@ def test_times_are_measured_of_a_whole_table_or_of_what_was_trained(
     words: list[str], expected: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     timed: list[int] = []
-    monkeypatch.setattr(command, "time_missing", lambda cells: timed.append(len(cells)))
+
+    def time_missing(cells: Sequence[Cell], *, again: bool = False) -> list[Exception]:
+        timed.append(len(cells))
+        return [] if again == ("--again" in words) else [UserError("again")]
+
+    monkeypatch.setattr(command, "time_missing", time_missing)
     monkeypatch.setattr(command, "fill", lambda *_, **__: [])
+    monkeypatch.setattr(command, "has_results", lambda run: run.name.startswith("fit_ml1m_adam"))
     monkeypatch.setattr(sys, "argv", ["paper", *words])
     command.main()
     assert timed == ([] if expected is None else [expected])
@@ -203,8 +209,8 @@ def test_times_are_measured_of_a_whole_table_or_of_what_was_trained(
     ("words", "message"),
     [
         (["--paper", "t2diff", "--dataset", "ml1m_last"], r"--dataset ml1m_last: --paper t2diff has tables on \['ml1m'\]"),
-        (["--cells", "two_tower_ml1"], r"--cells \['two_tower_ml1'\]: not in that part of the table"),
-        (["--cells", "popularity"], r"--cells \['popularity'\]: not in that part of the table"),
+        (["--cells", "two_tower_ml1"], r"--cells \['two_tower_ml1'\]: not in the table's budget tuned"),
+        (["--cells", "popularity"], r"--cells \['popularity'\]: not in the table's budget tuned"),
         (["--seeds", "0"], "--seeds 0, expected at least 1"),
         (["--dataset", "ml1m_last", "--budget", "tuned"], r"--budget tuned: the table fit on ml1m_last has \['paper'\]"),
     ],

@@ -6,7 +6,7 @@ from matplotlib import pyplot
 
 from benchmarks.paper import figures
 from benchmarks.paper.cells import FIGURES_DATA, TABLES
-from benchmarks.paper.figures import DIFFUSING, FIGURES, draw, draw_heads, draw_queries, technique_figure
+from benchmarks.paper.figures import DIFFUSING, FIGURES, ablation_figure, draw, draw_heads, draw_queries, technique_figure
 from benchmarks.paper.rows import KEY
 from benchmarks.paper.sweeps import SWEEPS, sweep_path
 from benchmarks.paper.times import KEY as TIMES_KEY
@@ -55,15 +55,29 @@ def test_every_scorer_has_a_line_over_its_numbers_of_heads_and_a_dot_for_each_se
     pyplot.close(figure)
 
 
-def test_auc_and_time_stand_over_the_number_of_meta_queries():
-    rows = {f"N = {number}": [{"test_auc": "0.9"}] for number in (16, 32)}
-    figure = draw_queries(rows, [0.016, 0.032])
-    assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[16, 32], [16, 32]]
-    assert list(figure.axes[1].lines[0].get_ydata()) == [0.016, 0.032]
+def test_every_ablation_has_a_bar_of_its_mean_and_a_dot_for_each_seed():
+    figure = ablation_figure({"FIT": [{"test_auc": "0.85"}, {"test_auc": "0.87"}], "FIT w/o MQM": [{"test_auc": "0.83"}]})
+    (axes,) = figure.axes
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [0.86, 0.83])
+    (dots,) = axes.lines
+    np.testing.assert_allclose(dots.get_xdata(), [0.85, 0.87, 0.83])
+    assert list(dots.get_ydata()) == ["FIT", "FIT", "FIT w/o MQM"]
     pyplot.close(figure)
 
 
-def test_the_figure_of_meta_queries_waits_for_all_runs_and_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_auc_and_time_stand_over_the_number_of_meta_queries():
+    rows = {f"N = {number}": [{"test_auc": "0.9"}] for number in (16, 32)}
+    figure = draw_queries(rows, [0.016, 0.032], timed_on="GPU")
+    assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[16, 32], [16, 32]]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [0.016, 0.032]
+    assert figure.axes[1].get_ylabel() == "inference on a GPU, ms per sample (dashed)"
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize("of_a_gpu", [False, True])
+def test_the_figure_of_meta_queries_waits_for_all_runs_and_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, of_a_gpu: bool
+):
     monkeypatch.setattr(figures, "finished", lambda _cells: {})
     sweep = SWEEPS["fit", FIGURES_DATA]["queries"]
     rows = [run(sweep, cell, 0, 0.9) for cell in sweep.cells]
@@ -71,7 +85,8 @@ def test_the_figure_of_meta_queries_waits_for_all_runs_and_times(tmp_path: Path,
     *most, last = [timed(cell, 60, 0.1) for cell in sweep.cells]
     replace_rows(tmp_path / TIMES_FILE.name, most, key=TIMES_KEY)
     assert "Fig. 7" in draw("fit", tmp_path).split("Not drawn yet")[1]
-    replace_rows(tmp_path / TIMES_FILE.name, [last], key=TIMES_KEY)
+    on_a_gpu = [timed(cell, 10, 0.01, gpu="a gpu") for cell in sweep.cells]
+    replace_rows(tmp_path / TIMES_FILE.name, on_a_gpu if of_a_gpu else [last], key=TIMES_KEY)
     assert "Fig. 7" in draw("fit", tmp_path).split("Not drawn yet")[0]
 
 

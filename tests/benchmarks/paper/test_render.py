@@ -112,7 +112,8 @@ def test_times_of_a_cpu_and_of_a_gpu_stand_in_columns_of_their_own():
     assert "| best epoch | s/epoch, CPU | ms/sample, CPU | s/epoch, GPU | ms/sample, GPU | seeds |" in text
     assert line_of(text, "FIT").endswith("| 186 | 0.039 | 4 | 0.0021 | 1 |")
     assert line_of(text, "Two-Tower").endswith("| 93 | 0.014 | – | – | 1 |")
-    assert "s/epoch and ms/sample are measured on a cpu, 2 cores and on a cpu, 2 cores, a gpu that did nothing else" in text
+    on_both = "a cpu, 2 cores (torch 2.13.0; commits abc) and on a cpu, 2 cores, a gpu (torch 2.13.0; commits abc)"
+    assert f"s/epoch and ms/sample are measured with nothing else running on {on_both}, and repeat" in text
     assert "s/epoch" not in render(FIT, rows, [])
 
 

@@ -54,6 +54,11 @@ def test_a_label_tells_how_its_cell_is_trained_and_served():
             assert diffusion.use_drift == ("W/O DP" not in one.label)
 
 
+def test_t2diffs_variants_are_compared_in_three_epochs_those_of_windows_until_they_converge():
+    epochs = {name: {config_of(one, seed=0).loop.max_epochs for one in sweep.cells} for name, sweep in OF_T2DIFF.items()}
+    assert epochs == {"conditions": {3}, "schedules": {3}, "steps": {3}, "windows": {40, 100}}
+
+
 def test_a_sweep_is_tabulated_beside_the_paper():
     table = OF_T2DIFF["schedules"]
     linear: Cell = next(one for one in table.cells if one.label == "linear")
@@ -63,7 +68,7 @@ def test_a_sweep_is_tabulated_beside_the_paper():
     lines = render_sweep(table, [*rows, older], Times([timed(linear, 60, 1)])).splitlines()
     (shown,) = [line for line in lines if line.startswith("| linear")]
     assert "0.2350 ± 0.0212" in shown
-    assert "| 0.9000 ± 0.0000 | 1,000 | 2.0 ± 0.0 | 60 | 2 |" in shown  # the leak check's training form
+    assert "| 0.9000 ± 0.0000 | 1,000 | 4 ± 0 | 2.0 ± 0.0 | 60 | 2 |" in shown  # the leak check's training form
     assert lines[lines.index(shown) + 1].startswith("| *the paper* | – | 0.0769 | – | 0.2752 | 0.0595 | 0.0868 | – |")
     assert any(line.startswith("ranked among all. Standard error of one test recall@20: at most 0.0050.") for line in lines)
     assert render_sweep(table, []) == "No run is recorded yet."

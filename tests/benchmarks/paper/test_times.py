@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.paper import times
-from benchmarks.paper.times import KEY, MILLISECONDS, SECONDS, Machine, Times, measured, shown_time, time_missing
+from benchmarks.paper.sweeps import SWEEPS
+from benchmarks.paper.times import KEY, MILLISECONDS, SECONDS, Machine, Times, measured, shown_time, time_missing, timed_config
 from benchmarks.result_rows import read_rows, replace_rows
 from tests.benchmarks.paper.recorded import FIT, T2DIFF, cell, timed
 from trainer.config import RunConfig
@@ -37,18 +38,40 @@ def test_a_cell_is_measured_once_on_each_machine(tmp_path: Path, asked: list[str
     elsewhere = timed(OURS, 60, 0.5)
     replace_rows(path, [elsewhere, timed(TWO_TOWER, 60, 0.5) | HERE], key=KEY)
     for _ in range(2):
-        time_missing([OURS, TWO_TOWER], path)
+        assert time_missing([OURS, TWO_TOWER], path) == []
     assert asked == ["fit_ml1m_adam"]
     recorded = read_rows(path)[-1]
     assert (recorded[SECONDS], recorded[MILLISECONDS], recorded["overrides"]) == ("12.346", "0.01235", "")
     assert recorded.items() >= HERE.items()
     assert len(read_rows(path)) == 3
+    time_missing([TWO_TOWER], path, again=True)
+    assert asked == ["fit_ml1m_adam", "two_tower_ml1m_adam"]
+    assert [row[SECONDS] for row in read_rows(path)] == ["60", "12.346", "12.346"]
 
 
-def test_counted_and_sharded_cells_and_those_without_data_are_left_out(tmp_path: Path, asked: list[str]):
+def test_where_a_cell_fails_the_others_are_timed(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch):
+    working, error = times.measured, RuntimeError("out of memory")
+
+    def measure(config: RunConfig) -> tuple[float, float]:
+        if config.recipe == OURS.recipe:
+            raise error
+        return working(config)
+
+    monkeypatch.setattr(times, "measured", measure)
+    assert time_missing([OURS, TWO_TOWER], tmp_path / "times.csv") == [error]
+    assert asked == ["two_tower_ml1m_adam"]
+
+
+def test_counted_and_sharded_cells_and_those_without_data_are_left_out(
+    tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+):
     counted, sharded, without_data = FIT.cells[0], cell(FIT, "FIT", "sharded"), cell(T2DIFF, "SASRec")
     time_missing([counted, sharded, without_data], tmp_path / "times.csv")
     assert (counted.role, asked) == ("counted", [])
+    assert capsys.readouterr().out.splitlines() == [
+        "FIT, sharded: not timed, several ranks train it",
+        "SASRec, tuned: not timed, data/ml1m_next_item is not here",
+    ]
 
 
 def test_of_either_kind_the_machine_that_timed_most_is_shown_the_cpu_first():
@@ -67,11 +90,32 @@ def test_cells_that_differ_by_their_number_of_epochs_share_their_times():
     found = Times([timed(OURS, 60, 0.5)])
     (machine,) = found.machines([OURS])
     assert (found.of(longer, machine)[SECONDS], found.of(wider, machine)) == ("60", {})
+    assert found.described([OURS]) == "a cpu, 2 cores (torch 2.13.0; commits abc)"
+    assert found.described([wider]) == ""
+
+
+def test_a_configuration_that_is_spelled_out_is_the_recipes_own():
+    by_name = {one.label: one for one in SWEEPS["t2diff", "ml1m"]["conditions"].cells}
+    ours = cell(T2DIFF, "T2Diff")
+    assert timed_config(by_name["T2Diff, `high_noise`: 1 step from noise, served with 1"]) == timed_config(ours)
+    assert timed_config(by_name["T2Diff, `sampled`: tower learns from 2 reverse steps, served with 2"]) != timed_config(ours)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("634.77", "635"), ("9.96", "10"), ("4.04", "4"), ("0.0413", "0.041"), ("", "–")])
 def test_a_time_is_shown_with_two_digits(value: str, expected: str):
     assert shown_time({SECONDS: value}, SECONDS) == expected
+
+
+def test_rounds_that_differ_tell_of_a_machine_at_work(
+    matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(times, "STEPS", 1)
+    ticks = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.4, 5.0, 6.0, 6.0, 7.0, 7.0, 8.0, 8.0, 9.6])
+    monkeypatch.setattr(times, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    measured(matching_run)  # of 1.4, and of 1.6 times the fastest
+    assert "other work" not in caplog.text
+    measured(matching_run)
+    assert "steps took 1 to 1.6 s: the machine does other work too" in caplog.text
 
 
 def test_an_epoch_takes_its_steps_and_leaves_the_run_alone(matching_run: RunConfig, monkeypatch: pytest.MonkeyPatch):
