@@ -19,7 +19,7 @@ TITLES: dict[Budget, str] = {
     "sharded": "**Tables sharded over two ranks**, RowWiseAdagrad fused into the backward pass",
 }
 MEASURED = (
-    "s/epoch and ms/sample are measured with nothing else running on {}, and repeat to some 20 %; a sample is one of 512 in a batch, "
+    "s/epoch and ms/sample are measured with nothing else running on {}, and repeat to 20 %; a sample is one of 512 in a batch, "
     "from ids to scores (FIT) or from embeddings to user vectors (T2Diff). The papers' milliseconds are of their own machines and "
     "may count more."
 )
